@@ -1,0 +1,1 @@
+"""Power and capacity curves: watts and latency of one replica over its load."""

@@ -1,0 +1,1 @@
+"""Load forecasts: tokens/s asked of each deployment over the next periods."""

@@ -1,0 +1,1 @@
+"""Electricity price and carbon intensity: providers and the energy weight made of them."""

@@ -1,0 +1,1 @@
+"""Metrics sources: where observations come from (Prometheus, files)."""

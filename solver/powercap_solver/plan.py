@@ -1,0 +1,84 @@
+"""The plan: what was chosen, what it is worth, and how far it can be from the best."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from powercap_solver.problem import FloatArray, IntArray
+
+
+class PlanStatus(enum.StrEnum):
+    """What the plan is; a failure of the domain is a value, not an exception."""
+
+    OPTIMAL = "optimal"
+    """Every stage proven within its gap tolerance."""
+    FEASIBLE = "feasible"
+    """All caps hold; some stage stopped before its proof."""
+    CAP_INFEASIBLE = "cap_infeasible"
+    """Even the lowest options exceed a cap; the plan is the lowest draw there is."""
+
+
+class StoppedBy(enum.StrEnum):
+    """Why a stage ended."""
+
+    PROOF = "proof"
+    DEADLINE = "deadline"
+    ITERATIONS = "iterations"
+    HEURISTIC = "heuristic"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageResult:
+    """The outcome of one stage of the lexicographic objective.
+
+    ``bound`` is proven: no plan that keeps the earlier stages does better. ``gap`` is
+    ``|bound - objective| / max(|objective|, 1e-9)``. Stages: ``floors`` (weighted shortfall,
+    minimised), ``served`` (weighted tokens/s times period_seconds, maximised), ``throughput_per_watt``
+    (maximised), ``least_change`` (replicas changed, minimised), ``give_back`` (weighted replicas
+    given back, maximised).
+    """
+
+    name: str
+    objective: float
+    bound: float
+    gap: float
+    method: str
+    seconds: float
+    stopped_by: StoppedBy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class YieldedFloor:
+    """A floor that gave way to a cap."""
+
+    deployment: str
+    period: int
+    kind: str
+    """``min_replicas`` or ``min_served_fraction``."""
+    required: float
+    planned: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Plan:
+    """One option per deployment and period, with its certificate."""
+
+    status: PlanStatus
+    rung: str
+    """The rung of the ladder that answered: ``exact``, ``greedy`` or ``lowest``."""
+    choice: IntArray
+    """int64[deployment, period]: index into the problem's options."""
+    stages: tuple[StageResult, ...]
+    upper_watts: FloatArray
+    """float64[domain, period]: charged W at GPUs and hosts, base, unmanaged and fixed included."""
+    headroom_watts: FloatArray
+    """float64[domain, period]: available W above base left over, at GPUs and hosts."""
+    shadow_price_low: FloatArray
+    """float64[domain, period]: weighted tokens/s per extra W at the meter, lower end."""
+    shadow_price_high: FloatArray
+    """float64[domain, period]: the same, upper end of the interval when degenerate."""
+    yielded_floors: tuple[YieldedFloor, ...]
+    least_cap_watts: FloatArray
+    """float64[domain, period]: least cap at the meter that keeps every floor, the others given;
+    NaN where no floor yielded."""
