@@ -34,9 +34,9 @@ class StageResult:
 
     ``bound`` is proven: no plan that keeps the earlier stages does better. ``gap`` is
     ``|bound - objective| / max(|objective|, 1e-9)``. Stages: ``floors`` (weighted shortfall,
-    minimised), ``served`` (weighted tokens/s times period_seconds, maximised), ``throughput_per_watt``
-    (maximised), ``least_change`` (replicas changed, minimised), ``give_back`` (weighted replicas
-    given back, maximised).
+    minimised), ``served`` (weighted tokens/s times period_seconds, maximised),
+    ``throughput_per_watt`` (maximised), ``least_change`` (replicas changed, minimised),
+    ``give_back`` (weighted replicas given back, maximised).
     """
 
     name: str

@@ -1,1 +1,1 @@
-"""The command line ``powercap``: one module per sub-command, thin faces of the planner's functions."""
+"""The command line ``powercap``: one module per sub-command, thin faces of the planner."""
