@@ -1,0 +1,136 @@
+"""Fixtures shared by all tests: the real servers, and the folders of real data and CRDs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from control_plane import ControlPlane
+from lightkube import Client, KubeConfig, codecs
+from lightkube.core.exceptions import ApiError
+from lightkube.models.authentication_v1 import TokenRequestSpec
+from lightkube.resources.apiextensions_v1 import CustomResourceDefinition
+from lightkube.resources.core_v1 import ServiceAccountToken
+
+ROOT = Path(__file__).resolve().parents[1]
+FETCH_SECONDS = 3600
+
+
+def _folder_from_environment(name: str) -> Path | None:
+    value = os.environ.get(name)
+    if not value:
+        return None
+    folder = Path(value)
+    if not folder.is_dir():
+        pytest.fail(f"{name} is {value}, which is not a folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Return the folder of measured data; tests that need it are skipped without one."""
+    folder = _folder_from_environment("POWERCAP_TEST_DATA")
+    if folder is None:
+        pytest.skip("POWERCAP_TEST_DATA names no folder of measured data")
+    return folder
+
+
+def _fetch(server: str) -> Path:
+    """Return the folder of the server's binaries; fail, never skip, when there is none."""
+    done = subprocess.run(
+        [ROOT / "tests" / "servers" / "fetch.sh", server],
+        capture_output=True,
+        text=True,
+        timeout=FETCH_SECONDS,
+        check=False,
+    )
+    if done.returncode:
+        pytest.fail(f"no {server} to test with:\n{done.stderr[-3000:]}")
+    return Path(done.stdout.strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def prometheus_binaries() -> Path:
+    """Return the folder that holds ``prometheus`` and ``promtool``."""
+    return _fetch("prometheus")
+
+
+@pytest.fixture(scope="session")
+def control_plane() -> Iterator[ControlPlane]:
+    """Run one real control plane for the whole test session."""
+    with ControlPlane(_fetch("kube"), users={"operator": ""}) as plane:
+        yield plane
+
+
+@pytest.fixture(scope="session")
+def kube_admin_kubeconfig(control_plane: ControlPlane) -> Path:
+    """Return the administrator's kubeconfig."""
+    return control_plane.kubeconfig("admin")
+
+
+@pytest.fixture(scope="session")
+def kube_admin(kube_admin_kubeconfig: Path) -> Client:
+    """Return a client with the administrator's rights."""
+    return Client(config=KubeConfig.from_file(str(kube_admin_kubeconfig)))
+
+
+@pytest.fixture(scope="session")
+def crds(kube_admin: Client) -> dict[str, dict[str, object]]:
+    """Install the CRDs of KEDA (real ones where given) and our own; name to definition."""
+    given = _folder_from_environment("POWERCAP_TEST_CRDS")
+    scaled_object = (
+        given / "keda" / "bases" / "keda.sh_scaledobjects.yaml"
+        if given
+        else ROOT / "tests" / "data" / "crds" / "scaledobject.yaml"
+    )
+    definitions = {}
+    for path in (scaled_object, ROOT / "deploy" / "crd.yaml"):
+        for document in yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader):
+            if document:
+                definitions[document["metadata"]["name"]] = document
+    for document in definitions.values():
+        try:
+            kube_admin.create(CustomResourceDefinition.from_dict(document))
+        except ApiError as error:
+            if error.status.code != 409:
+                raise
+    for name in definitions:
+        kube_admin.wait(CustomResourceDefinition, name, for_conditions=["Established"])
+    return definitions
+
+
+@pytest.fixture(scope="session")
+def operator_kubeconfig(control_plane: ControlPlane, kube_admin: Client, crds: object) -> Path:
+    """Return the kubeconfig of the shipped ServiceAccount, bound by the shipped rbac.yaml."""
+    account = None
+    for document in yaml.safe_load_all((ROOT / "deploy" / "rbac.yaml").read_text()):
+        if not document:
+            continue
+        if document["kind"] == "ServiceAccount":
+            account = document["metadata"]
+            _create(kube_admin, {"apiVersion": "v1", "kind": "Namespace"}, account["namespace"])
+        resource = codecs.from_dict(document)
+        try:
+            kube_admin.create(resource)
+        except ApiError as error:
+            if error.status.code != 409:
+                raise
+    assert account is not None, "deploy/rbac.yaml ships no ServiceAccount"
+    token = kube_admin.create(
+        ServiceAccountToken(spec=TokenRequestSpec(audiences=[], expirationSeconds=7200)),
+        account["name"],
+        namespace=account["namespace"],
+    )
+    return control_plane.kubeconfig_of_token("service-account", token.status.token)
+
+
+def _create(client: Client, head: dict[str, str], name: str) -> None:
+    try:
+        client.create(codecs.from_dict({**head, "metadata": {"name": name}}))
+    except ApiError as error:
+        if error.status.code != 409:
+            raise
