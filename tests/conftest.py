@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from control_plane import ControlPlane
+from given_cluster import GivenCluster
 from lightkube import Client, KubeConfig, codecs
 from lightkube.core.exceptions import ApiError
 from lightkube.models.authentication_v1 import TokenRequestSpec
@@ -60,14 +61,18 @@ def prometheus_binaries() -> Path:
 
 
 @pytest.fixture(scope="session")
-def control_plane() -> Iterator[ControlPlane]:
-    """Run one real control plane for the whole test session."""
+def control_plane() -> Iterator[ControlPlane | GivenCluster]:
+    """Run one real control plane for the whole test session, or use the given cluster."""
+    given = os.environ.get("POWERCAP_TEST_KUBECONFIG")
+    if given:
+        yield GivenCluster(Path(given))
+        return
     with ControlPlane(_fetch("kube"), users={"operator": ""}) as plane:
         yield plane
 
 
 @pytest.fixture(scope="session")
-def kube_admin_kubeconfig(control_plane: ControlPlane) -> Path:
+def kube_admin_kubeconfig(control_plane: ControlPlane | GivenCluster) -> Path:
     """Return the administrator's kubeconfig."""
     return control_plane.kubeconfig("admin")
 
@@ -104,7 +109,9 @@ def crds(kube_admin: Client) -> dict[str, dict[str, object]]:
 
 
 @pytest.fixture(scope="session")
-def operator_kubeconfig(control_plane: ControlPlane, kube_admin: Client, crds: object) -> Path:
+def operator_kubeconfig(
+    control_plane: ControlPlane | GivenCluster, kube_admin: Client, crds: object
+) -> Path:
     """Return the kubeconfig of the shipped ServiceAccount, bound by the shipped rbac.yaml."""
     account = None
     for document in yaml.safe_load_all((ROOT / "deploy" / "rbac.yaml").read_text()):
