@@ -1,5 +1,5 @@
 # Builds a current Kubernetes API server, controller manager and etcd from their Go modules.
-# Sourced by fetch.sh; about 4 minutes and 3 GB of temporary disk on two cores.
+# Sourced by fetch.sh; about 9 minutes and 3 GB of temporary disk on two cores.
 # Needs Go 1.25 or newer and a module proxy.
 KUBE_VERSION=1.35.4
 ETCD_VERSION=3.6.5
