@@ -8,6 +8,7 @@
 #   prometheus: $POWERCAP_PROMETHEUS (a folder), PATH, the cache, Debian's package unpacked
 #   kube:       $KUBEBUILDER_ASSETS (a folder), the cache, the project's published binaries,
 #               a build of the current version with Go, a build of 1.20 from Debian's source
+# POWERCAP_KUBE_RECIPE=published|go|debian forces one of the last three.
 # Needs no root, installs nothing, writes only to ${XDG_CACHE_HOME:-~/.cache}/powercap/servers.
 set -euo pipefail
 
@@ -86,18 +87,19 @@ private_apt() {
 
 fetch_kube() {
   local names=(etcd kube-apiserver kube-controller-manager) recipe folder
+  local recipes=${POWERCAP_KUBE_RECIPE:-published go debian}
   if [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
     has_all "$KUBEBUILDER_ASSETS" "${names[@]}" && found "$KUBEBUILDER_ASSETS"
     tried "KUBEBUILDER_ASSETS=$KUBEBUILDER_ASSETS (not all of: ${names[*]})"
   else
     tried "KUBEBUILDER_ASSETS (unset)"
   fi
-  for recipe in published go debian; do
+  for recipe in $recipes; do
     folder=$CACHE/kube-$recipe-$(cat "$HERE/kube-$recipe.sh" | sha256sum | cut -c1-12)
     has_all "$folder" "${names[@]}" && found "$folder"
   done
   tried "the cache ($CACHE/kube-*)"
-  for recipe in published go debian; do
+  for recipe in $recipes; do
     folder=$CACHE/kube-$recipe-$(cat "$HERE/kube-$recipe.sh" | sha256sum | cut -c1-12)
     say "trying kube-$recipe.sh"
     if kube_by_recipe "$recipe" "$folder" >&2 && has_all "$folder" "${names[@]}"; then
