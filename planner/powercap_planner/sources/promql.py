@@ -1,0 +1,199 @@
+"""Building blocks of PromQL: who owns a pod, what a device, a pod and a node draw.
+
+Every block yields the labels that all queries share (``namespace``, ``pod``, ``deployment``),
+whatever the exporters and the scrape call them.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from powercap_planner.config import PrometheusLabels
+
+GPU_WATTS_LIMIT = 2000
+"""No GPU draws more than this, W: a larger value is a sentinel."""
+POD_HOST_WATTS_LIMIT = 5000
+NODE_HOST_WATTS_LIMIT = 20000
+
+
+GPU_WATTS = "DCGM_FI_DEV_POWER_USAGE"
+RUNNING_REQUESTS = "vllm:num_requests_running"
+
+
+class KeplerFlavour(enum.StrEnum):
+    """The two incompatible products that share the name Kepler."""
+
+    REWRITE = "kepler >= 0.10"
+    LEGACY = "kepler <= 0.9"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """One named expression."""
+
+    name: str
+    promql: str
+    unit: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expressions:
+    """The building blocks for one cluster, Kepler flavour and averaging window."""
+
+    window_seconds: int
+    flavour: KeplerFlavour
+    labels: PrometheusLabels
+
+    @property
+    def window(self) -> str:
+        """The window as PromQL writes it."""
+        return f"{self.window_seconds}s"
+
+    def owner(self) -> str:
+        """Return {namespace, pod, deployment} = 1, deduplicated over kube-state-metrics' copies."""
+        space, pod = self.labels.kube_namespace, self.labels.kube_pod
+        pods = (
+            f'label_replace(max by ({space}, {pod}, owner_name) (kube_pod_owner{{owner_kind="'
+            'ReplicaSet"}), "replicaset", "$1", "owner_name", "(.*)")'
+        )
+        sets = (
+            f"label_replace(max by ({space}, replicaset, owner_name) (kube_replicaset_owner{{"
+            'owner_kind="Deployment"}), "deployment", "$1", "owner_name", "(.*)")'
+        )
+        joined = f"{pods} * on ({space}, replicaset) group_left (deployment) {sets}"
+        folded = renamed(joined, namespace=space, pod=pod)
+        return f"max by (namespace, pod, deployment) ({folded})"
+
+    def by_deployment(self, aggregate: str, by_pod: str) -> str:
+        """Join a (namespace, pod) expression to deployments and aggregate."""
+        return (
+            f"{aggregate} by (namespace, deployment) (({by_pod}) * on (namespace, pod) "
+            f"group_left (deployment) ({self.owner()}))"
+        )
+
+    def kube(self, metric: str) -> str:
+        """Return a kube-state-metrics series by (namespace, pod), its copies deduplicated."""
+        labels = self.labels
+        folded = renamed(metric, namespace=labels.kube_namespace, pod=labels.kube_pod)
+        return f"max by (namespace, pod) ({folded})"
+
+    def kube_deployment(self, metric: str) -> str:
+        """Return a kube-state-metrics series by (namespace, deployment)."""
+        folded = renamed(metric, namespace=self.labels.kube_namespace)
+        return f"max by (namespace, deployment) ({folded})"
+
+    def gpu_requests(self) -> str:
+        """GPUs requested by pod."""
+        selector = f'kube_pod_container_resource_requests{{resource="{self.labels.gpu_resource}"}}'
+        labels = self.labels
+        folded = renamed(selector, namespace=labels.kube_namespace, pod=labels.kube_pod)
+        return f"sum by (namespace, pod) (max by (namespace, pod, container) ({folded}))"
+
+    def gpu_mean(self, metric: str = GPU_WATTS) -> str:
+        """Return the mean watts of each GPU series over the window."""
+        # A window that holds one sentinel has an absurd mean: all of it drops out.
+        return in_range(f"avg_over_time({metric}[{self.window}])", GPU_WATTS_LIMIT)
+
+    def gpu_of_pods(self) -> str:
+        """Watts by {UUID, model, namespace, pod}, whichever labels name the pod."""
+        return self.gpu_by_pod(self.gpu_mean, self.labels.gpu_uuid, self.labels.gpu_model)
+
+    def gpu_by_pod(self, of_metric: Callable[[str], str], *keep: str) -> str:
+        """Return an expression of the GPU metric by (namespace, pod) and the labels to keep."""
+        # Without honorLabels the workload is in exported_pod, and pod names the exporter: that
+        # one requests no GPU and is in no ReplicaSet, so the joins drop it.
+        exported = renamed(
+            of_metric(f'{GPU_WATTS}{{exported_pod!=""}}'),
+            namespace="exported_namespace",
+            pod="exported_pod",
+        )
+        plain = of_metric(f'{GPU_WATTS}{{exported_pod="",pod!=""}}')
+        return f"max by ({', '.join(keep)}, namespace, pod) ({exported} or {plain})"
+
+    def pod_host(self) -> str:
+        """Active host watts by (namespace, pod)."""
+        if self.flavour is KeplerFlavour.LEGACY:
+            by_container = (
+                "max by (container_namespace, pod_name, container_name, container_id) (rate("
+                f'kepler_container_package_joules_total{{mode="dynamic"}}[{self.window}]))'
+            )
+            by_pod = renamed(
+                f"sum by (container_namespace, pod_name) ({by_container})",
+                namespace="container_namespace",
+                pod="pod_name",
+            )
+        else:
+            # state: a terminated pod is exported once more with its last watts.
+            by_pod = renamed(
+                f'avg_over_time(kepler_pod_cpu_watts{{zone="{self.labels.kepler_zone}",'
+                f'state="running"}}[{self.window}])',
+                namespace="pod_namespace",
+                pod="pod_name",
+            )
+        return in_range(f"max by (namespace, pod) ({by_pod})", POD_HOST_WATTS_LIMIT)
+
+    def node_metric(self) -> str:
+        """Return the selector of the hosts' watts."""
+        if self.flavour is KeplerFlavour.LEGACY:
+            return "kepler_node_package_joules_total"
+        return f'kepler_node_cpu_watts{{zone="{self.labels.kepler_zone}"}}'
+
+    @property
+    def node_label(self) -> str:
+        """Labels that name one host."""
+        legacy = self.flavour is KeplerFlavour.LEGACY
+        return "instance, exported_instance" if legacy else "node_name"
+
+    def node_host(self, *, idle: bool) -> str:
+        """Host watts by node; the total is active and idle."""
+        if self.flavour is KeplerFlavour.LEGACY:
+            selector = '{mode="idle"}' if idle else ""
+            of_part = f"rate(kepler_node_package_joules_total{selector}[{self.window}])"
+        else:
+            metric = "kepler_node_cpu_idle_watts" if idle else "kepler_node_cpu_watts"
+            zone = f'{{zone="{self.labels.kepler_zone}"}}'
+            of_part = f"avg_over_time({metric}{zone}[{self.window}])"
+        return self._summed_by_node(of_part)
+
+    def node_host_recent(self) -> str:
+        """Return the most watts of each host in the last hour."""
+        if self.flavour is KeplerFlavour.LEGACY:
+            return self._summed_by_node("rate(kepler_node_package_joules_total[1h])")
+        return self._summed_by_node(f"max_over_time({self.node_metric()}[1h])")
+
+    def _summed_by_node(self, of_part: str) -> str:
+        parts = "package, mode" if self.flavour is KeplerFlavour.LEGACY else "path"
+        deduplicated = f"max by ({self.node_label}, {parts}) ({of_part})"
+        total = f"sum by ({self.node_label}) ({deduplicated})"
+        return in_range(total, NODE_HOST_WATTS_LIMIT)
+
+    def serving_fold(self, expression: str) -> str:
+        """Rename the labels that name the pod of an inference server."""
+        labels = self.labels
+        return renamed(expression, namespace=labels.serving_namespace, pod=labels.serving_pod)
+
+    def serving_by_deployment(self, expression: str, *more: str) -> str:
+        """Sum an expression of the inference servers by deployment."""
+        extra = "".join(f", {label}" for label in more)
+        by_pod = f"sum by (namespace, pod{extra}) ({self.serving_fold(expression)})"
+        return (
+            f"sum by (namespace, deployment{extra}) ({by_pod} * on (namespace, pod) "
+            f"group_left (deployment) ({self.owner()}))"
+        )
+
+
+def in_range(expression: str, limit_watts: int) -> str:
+    """Keep the values from 0 to a limit; NaN is in no range."""
+    return f"({expression} >= 0 <= {limit_watts})"
+
+
+def renamed(expression: str, **names: str) -> str:
+    """Copy labels to the names all queries share."""
+    for target, label in names.items():
+        if label != target:
+            expression = f'label_replace({expression}, "{target}", "$1", "{label}", "(.*)")'
+    return expression
