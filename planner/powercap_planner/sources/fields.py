@@ -7,7 +7,7 @@ that names the field, the value and what is accepted.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,15 @@ class Fields:
         """Tell whether the field is there and not null."""
         return self._value.get(key) is not None
 
+    def is_object(self, key: str) -> bool:
+        """Tell whether the field holds an object."""
+        return isinstance(self._value.get(key), Mapping)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the fields that are there."""
+        return tuple(str(key) for key in self._value)
+
     def text(self, key: str) -> str:
         """Return a text that is not empty."""
         value = self._typed(key, str)
@@ -58,6 +67,13 @@ class Fields:
     def text_or(self, key: str, default: str) -> str:
         """Return a text, the default when the field is missing."""
         return str(self._typed(key, str)) if self.has(key) else default
+
+    def choice(self, key: str, accepted: Sequence[str]) -> str:
+        """Return a text that is one of the accepted ones."""
+        value = self.text(key)
+        if value not in accepted:
+            raise self.error(key, f"is {value!r}; accepted: {' or '.join(accepted)}")
+        return value
 
     def number(self, key: str, *, low: float = -math.inf, above: float = -math.inf) -> float:
         """Return a finite number that is at least ``low`` and more than ``above``."""

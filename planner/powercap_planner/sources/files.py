@@ -213,10 +213,6 @@ def _deployment_to_dict(one: DeploymentObservation) -> dict[str, Any]:
 
 
 def _deployment_from_fields(fields: Fields, *, length: int) -> DeploymentObservation:
-    rule = fields.text_or("replica_rule", ReplicaRule.CEILING.value)
-    if rule not in list(ReplicaRule):
-        accepted = " or ".join(ReplicaRule)
-        raise fields.error("replica_rule", f"is {rule!r}; accepted: {accepted}")
     least = fields.whole_or_none("min_replicas")
     most = fields.whole_or_none("max_replicas", low=1)
     if least is not None and most is not None and most < least:
@@ -228,7 +224,7 @@ def _deployment_from_fields(fields: Fields, *, length: int) -> DeploymentObserva
         gpus_per_replica=fields.whole_or_none("gpus_per_replica", low=1),
         min_replicas=least,
         max_replicas=most,
-        replica_rule=ReplicaRule(rule),
+        replica_rule=ReplicaRule(fields.choice("replica_rule", tuple(ReplicaRule))),
         **{name: fields.series(name, length=length) for name in _SERIES},
     )
 
