@@ -1,0 +1,412 @@
+"""The report of one cycle: conditions, totals and one entry per target. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from powercap_operator import conditions, status, times
+from powercap_operator.actuate import Outcome
+from powercap_operator.conditions import Condition, ConditionType, Truth
+from powercap_operator.convert import CLUSTER
+from powercap_operator.decision import (
+    Decision,
+    Failure,
+    FailureKind,
+    Situation,
+    is_over_cap,
+    settling_after,
+)
+from powercap_operator.ledger import Key
+from powercap_operator.plan import CapPlan, Measurement, PlanStatus, TargetPlan
+from powercap_operator.policy import Cap, Rollout
+from powercap_operator.rollout import Step, StepReason
+from powercap_operator.scaledobjects import effective_max
+from powercap_operator.targets import Record, Target, TargetState
+from powercap_operator.world import World, generation_of
+
+
+def intent(world: World, situation: Situation, decision: Decision) -> dict[str, Any]:
+    """Return the status to write before the steps: every user's maximum is safe in it."""
+    steps = {step.key: step for step in decision.steps}
+    before = dict(world.item.get("status") or {})
+    return {**before, "targets": _targets(world, situation, decision, steps, {})}
+
+
+def final(
+    world: World,
+    situation: Situation,
+    decision: Decision,
+    outcomes: Sequence[Outcome],
+) -> dict[str, Any]:
+    """Return the status after a full cycle."""
+    steps = {step.key: step for step in decision.steps}
+    results = {outcome.step.key: outcome for outcome in outcomes}
+    before: Mapping[str, Any] = world.item.get("status") or {}
+    after = {
+        **before,
+        "observedGeneration": generation_of(world.item),
+        "conditions": conditions.merge(
+            before.get("conditions") or (),
+            _conditions(world, situation, decision, outcomes),
+            now=world.now,
+            generation=generation_of(world.item),
+        ),
+        "lastCycle": {
+            "time": times.to_text(world.now),
+            "outcome": _outcome_word(situation, decision),
+            "message": _message(world, situation, decision, outcomes),
+        },
+        "managedTargets": _managed(world),
+        "targets": _targets(world, situation, decision, steps, results),
+        **measured(situation.measurement),
+    }
+    if situation.plan is not None:
+        after |= _plan_fields(situation.plan, situation, decision, results)
+    return {**after, **lowered(situation, decision)}
+
+
+def lowered(situation: Situation, decision: Decision) -> dict[str, Any]:
+    """Return ``status.lastShed`` and ``status.settling`` after the steps of a decision."""
+    fields = {}
+    if decision.shed_watts > 0:
+        fields["lastShed"] = status.watts_at(situation.now, decision.shed_watts)
+    settling = settling_after(situation, decision.lowered_watts)
+    if settling is not None:
+        fields["settling"] = status.watts_at(settling.time, settling.watts)
+    return fields
+
+
+def feedback(item: Mapping[str, Any], situation: Situation) -> dict[str, Any]:
+    """Return the status after a look at the meter between cycles."""
+    before: Mapping[str, Any] = item.get("status") or {}
+    found = [_planner_reachable(situation.failure), _cap_held(situation)]
+    return {
+        **before,
+        "conditions": conditions.merge(
+            before.get("conditions") or (),
+            found,
+            now=situation.now,
+            generation=generation_of(item),
+        ),
+        **measured(situation.measurement),
+    }
+
+
+def refused(item: Mapping[str, Any], *, reason: str, message: str, now: Any) -> dict[str, Any]:
+    """Return the status of a cycle that could not even begin; nothing was written."""
+    before: Mapping[str, Any] = item.get("status") or {}
+    found = [
+        Condition(type=ConditionType.READY, status=Truth.FALSE, reason=reason, message=message)
+    ]
+    return {
+        **before,
+        "observedGeneration": generation_of(item),
+        "conditions": conditions.merge(
+            before.get("conditions") or (), found, now=now, generation=generation_of(item)
+        ),
+        "lastCycle": {"time": times.to_text(now), "outcome": reason, "message": message[:1024]},
+    }
+
+
+def measured(measurement: Measurement | None) -> dict[str, Any]:
+    """Return ``status.measuredWatts``; the last one stays, with its time, when there is none."""
+    if measurement is None or measurement.watts is None or measurement.measured_at is None:
+        return {}
+    return {
+        "measuredWatts": {
+            "watts": round(measurement.watts, 1),
+            "time": times.to_text(measurement.measured_at),
+            "source": measurement.source,
+        }
+    }
+
+
+def _plan_fields(
+    plan: CapPlan,
+    situation: Situation,
+    decision: Decision,
+    results: Mapping[Key, Outcome],
+) -> dict[str, Any]:
+    cap = situation.spec.cap
+    ledger = decision.ledger
+    charged = plan.charged_watts
+    if ledger is not None:
+        for outcome in results.values():
+            step = outcome.step
+            # A lowering frees watts once the autoscaler has followed, which the next cycle sees.
+            if outcome.is_applied and step.is_raise and step.key in ledger.entries:
+                entry = ledger.entries[step.key]
+                ledger = ledger.with_allowed(step.key, max(entry.allowed, step.after))
+        fixed = plan.base_watts + plan.unmanaged_watts + plan.fixed_watts
+        charged = fixed + ledger.charged_watts
+    return {
+        "plan": {
+            "id": plan.plan_id,
+            "expiresAt": times.to_text(plan.expires_at),
+            "gap": plan.gap,
+            "rung": plan.rung,
+        },
+        "plannedWatts": round(cap.meter_watts(plan.planned_watts), 1),
+        "chargedWatts": round(cap.meter_watts(charged), 1),
+        "headroomWatts": round(cap.watts - cap.meter_watts(plan.charged_watts), 1),
+        "shadowPrice": plan.shadow_price,
+        "bindingCap": CLUSTER if plan.is_binding else "",
+    }
+
+
+def _targets(
+    world: World,
+    situation: Situation,
+    decision: Decision,
+    steps: Mapping[Key, Step],
+    results: Mapping[Key, Outcome],
+) -> list[dict[str, Any]]:
+    entries = []
+    for target in sorted(world.targets, key=lambda item: item.key):
+        planned = situation.plan.targets.get(target.workload_key) if situation.plan else None
+        step = steps.get(target.key)
+        record = _record(target, planned, step, results.get(target.key))
+        state = target.state
+        if state is TargetState.MANAGED and situation.plan is not None:
+            is_planned = planned is not None and planned.status is PlanStatus.PLANNED
+            state = TargetState.MANAGED if is_planned else TargetState.HELD
+        wanted = None
+        if planned is not None and planned.status is not PlanStatus.CHARGED:
+            wanted = target.clamp(planned.replicas)
+        entries.append(
+            status.target_status(
+                target,
+                record,
+                state=state.value,
+                planned=wanted,
+                reason=_reason(target, planned, wanted, record, decision, situation),
+            )
+        )
+    shown = {target.key for target in world.targets}
+    for target in world.released:
+        result = results.get(target.key)
+        if target.key not in shown and not (result and result.is_applied):
+            entries.append(
+                status.remembered_status(
+                    _record(target, None, steps.get(target.key), result),
+                    reason="no longer selected; the user's maximum is being restored",
+                )
+            )
+    return entries
+
+
+def _record(
+    target: Target, planned: TargetPlan | None, step: Step | None, outcome: Outcome | None
+) -> Record:
+    record = target.record
+    if planned is not None and planned.status is not PlanStatus.CHARGED:
+        record = replace(
+            record,
+            safe_max=target.clamp(min(planned.safe_max, target.clamp(planned.replicas))),
+            watts_per_replica=planned.watts_per_replica or None,
+            mean_watts_per_replica=planned.mean_watts_per_replica(target.present) or None,
+        )
+    if step is None:
+        return replace(record, allowed=target.current)
+    if outcome is not None and outcome.is_applied:
+        is_user_value = step.reason is StepReason.RESTORE or step.after >= effective_max(
+            record.user_max
+        )
+        return replace(
+            record,
+            written=None if is_user_value else step.after,
+            previous=None,
+            allowed=step.after,
+        )
+    # Not written yet, or not known to be: both values are the operator's own until seen.
+    return replace(
+        record,
+        written=step.after,
+        previous=step.before,
+        allowed=min(step.before, step.after),
+    )
+
+
+def _reason(
+    target: Target,
+    planned: TargetPlan | None,
+    wanted: int | None,
+    record: Record,
+    decision: Decision,
+    situation: Situation,
+) -> str:
+    parts = [target.reason] if target.reason else []
+    if planned is not None and planned.reason:
+        parts.append(planned.reason)
+    elif target.is_writable and situation.plan is not None and planned is None:
+        parts.append("the planner says nothing about it: left alone")
+    if target.is_writable and situation.plan is None and situation.failure is not None:
+        parts.append(f"no fresh plan: {situation.failure.kind.value}")
+    is_auto = situation.spec.rollout is Rollout.AUTO
+    if is_auto and wanted is not None and record.allowed is not None and wanted > record.allowed:
+        why = decision.no_raise_reason or "watts are not free yet"
+        parts.append(f"waits to rise to {wanted}: {why}")
+    return "; ".join(parts)
+
+
+def _conditions(
+    world: World, situation: Situation, decision: Decision, outcomes: Sequence[Outcome]
+) -> list[Condition]:
+    found = [
+        _ready(world, situation, decision, outcomes),
+        _planner_reachable(situation.failure),
+        _metrics_healthy(situation),
+        _cap_held(situation),
+    ]
+    if situation.plan is not None:
+        found.append(_cap_feasible(situation.plan, situation.spec.cap))
+    return found
+
+
+def _ready(
+    world: World, situation: Situation, decision: Decision, outcomes: Sequence[Outcome]
+) -> Condition:
+    message = _message(world, situation, decision, outcomes)
+    is_true, reason = True, "PlanInForce"
+    if situation.failure is not None:
+        is_true, reason = False, situation.failure.kind.value
+    elif not world.targets:
+        is_true, reason = False, "NoTargets"
+    elif any(not outcome.is_applied for outcome in outcomes):
+        is_true, reason = False, "WriteFailed"
+    elif world.problems:
+        is_true, reason = False, "ScaledObjectUnreadable"
+    elif situation.spec.rollout is not Rollout.AUTO:
+        reason = "Advised"
+    elif outcomes or _waiting(world, situation):
+        reason = "Converging"
+    return Condition(
+        type=ConditionType.READY,
+        status=Truth.TRUE if is_true else Truth.FALSE,
+        reason=reason,
+        message=message,
+    )
+
+
+def _planner_reachable(failure: Failure | None) -> Condition:
+    if failure is not None and failure.kind is FailureKind.UNREACHABLE:
+        return Condition(
+            type=ConditionType.PLANNER_REACHABLE,
+            status=Truth.FALSE,
+            reason=failure.kind.value,
+            message=f"{failure.message}; measured watts are not seen either, nothing may rise",
+        )
+    return Condition(type=ConditionType.PLANNER_REACHABLE, status=Truth.TRUE, reason="Answered")
+
+
+def _metrics_healthy(situation: Situation) -> Condition:
+    kind = ConditionType.METRICS_HEALTHY
+    failure = situation.failure
+    if failure is not None and failure.kind is FailureKind.UNREACHABLE:
+        return Condition(type=kind, status=Truth.UNKNOWN, reason=failure.kind.value)
+    if failure is not None and failure.kind is FailureKind.NOT_READY:
+        return Condition(
+            type=kind, status=Truth.FALSE, reason=failure.kind.value, message=failure.message
+        )
+    if is_over_cap(situation) is None:
+        why = situation.measurement.reason if situation.measurement else "no answer"
+        return Condition(
+            type=kind,
+            status=Truth.FALSE,
+            reason="PowerNotMeasured",
+            message=f"watts against the cap: {why or 'the last measurement is too old'}",
+        )
+    plan = situation.plan
+    held = [
+        f"{namespace}/{name}: {target.reason}"
+        for (namespace, name), target in (plan.targets.items() if plan else ())
+        if target.status is PlanStatus.HELD
+    ]
+    if held:
+        return Condition(
+            type=kind, status=Truth.FALSE, reason="TargetsHeld", message="; ".join(held)
+        )
+    findings = "; ".join(f"{reason}: {text}" for reason, text in (plan.findings if plan else ()))
+    return Condition(type=kind, status=Truth.TRUE, reason="Measured", message=findings)
+
+
+def _cap_held(situation: Situation) -> Condition:
+    kind, cap = ConditionType.CAP_HELD, situation.spec.cap
+    is_over = is_over_cap(situation)
+    if is_over is None or situation.measurement is None:
+        return Condition(type=kind, status=Truth.UNKNOWN, reason="PowerNotMeasured")
+    text = f"{situation.measurement.watts:.0f} W measured, cap {cap.watts:.0f} W"
+    if is_over:
+        return Condition(type=kind, status=Truth.FALSE, reason="AboveCap", message=text)
+    return Condition(type=kind, status=Truth.TRUE, reason="UnderCap", message=text)
+
+
+def _cap_feasible(plan: CapPlan, cap: Cap) -> Condition:
+    kind = ConditionType.CAP_FEASIBLE
+    if plan.is_feasible:
+        return Condition(type=kind, status=Truth.TRUE, reason="FloorsFit")
+    least = f"; least cap that keeps them: {plan.least_cap_watts:.0f} W"
+    return Condition(
+        type=kind,
+        status=Truth.FALSE,
+        reason="CapInfeasible",
+        message=f"the cap of {cap.watts:.0f} W and the floors cannot hold together: floors yield"
+        + (least if plan.least_cap_watts else ""),
+    )
+
+
+def _outcome_word(situation: Situation, decision: Decision) -> str:
+    if not situation.targets:
+        return "NoTargets"
+    if situation.plan is not None:
+        return "Planned" if situation.spec.rollout is Rollout.AUTO else "Advised"
+    if decision.fallback is StepReason.FALLBACK:
+        return "SafeMaxima"
+    return "PlanHeld" if decision.fallback is StepReason.HOLD else "NoPlan"
+
+
+def _message(
+    world: World, situation: Situation, decision: Decision, outcomes: Sequence[Outcome]
+) -> str:
+    parts = []
+    if situation.failure is not None:
+        parts.append(situation.failure.message)
+        if decision.fallback is StepReason.HOLD and situation.in_force is not None:
+            expiry = times.to_text(situation.in_force.expires_at)
+            parts.append(f"the plan in force is kept until {expiry}")
+        if decision.fallback is StepReason.FALLBACK and situation.in_force is not None:
+            expiry = times.to_text(situation.in_force.expires_at)
+            parts.append(f"the plan expired at {expiry}: safe maxima apply")
+    lowered = sum(not o.step.is_raise for o in outcomes if o.is_applied)
+    raised = sum(o.step.is_raise for o in outcomes if o.is_applied)
+    if outcomes:
+        parts.append(f"{lowered} lowered, {raised} raised")
+    parts += [
+        f"{o.step.key[0]}/{o.step.key[1]} not written: {o.error}" for o in outcomes if o.error
+    ]
+    parts += world.problems
+    if not world.targets:
+        parts.append("no ScaledObject matches spec.selector")
+    if not parts:
+        parts.append("nothing to change")
+    return "; ".join(parts)[: conditions.MESSAGE_CHARACTERS]
+
+
+def _waiting(world: World, situation: Situation) -> bool:
+    if situation.plan is None:
+        return False
+    for target in world.targets:
+        planned = situation.plan.targets.get(target.workload_key)
+        is_planned = planned is not None and planned.status is PlanStatus.PLANNED
+        if planned is not None and target.is_writable and is_planned:
+            reached = target.clamp(planned.replicas) == target.current
+            if not reached:
+                return True
+    return False
+
+
+def _managed(world: World) -> str:
+    managed = sum(target.is_writable for target in world.targets)
+    return f"{managed}/{len(world.targets)}"

@@ -1,0 +1,302 @@
+"""What one cycle sees: the PowerCap, its targets, and the targets it must let go."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from powercap_operator import scaledobjects, status
+from powercap_operator.errors import MissingError, PolicyError, ScaledObjectError
+from powercap_operator.events import Subject
+from powercap_operator.kube import Item, Kube
+from powercap_operator.ledger import Key
+from powercap_operator.policy import PowerCapSpec, Rollout, TargetPolicy, parse_spec
+from powercap_operator.scaledobjects import ScaledObject, Workload
+from powercap_operator.status import Memory
+from powercap_operator.targets import (
+    MINUTE,
+    Claim,
+    Target,
+    TargetState,
+    build_target,
+    inherited,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """Everything read in one cycle."""
+
+    item: Item
+    """The PowerCap."""
+    spec: PowerCapSpec
+    memory: Memory
+    targets: tuple[Target, ...]
+    released: tuple[Target, ...]
+    """Written once, governed no more: the user's own maximum comes back."""
+    problems: tuple[str, ...]
+    """ScaledObjects that cannot be read, one sentence each."""
+    now: datetime.datetime
+
+    @property
+    def name(self) -> str:
+        """Name of the PowerCap."""
+        return str(self.item["metadata"]["name"])
+
+    @property
+    def subject(self) -> Subject:
+        """The PowerCap as a subject of Events."""
+        return subject_of(self.item)
+
+    @property
+    def by_key(self) -> Mapping[Key, Target]:
+        """All targets that may be written, released ones included."""
+        return {target.key: target for target in (*self.targets, *self.released)}
+
+
+def subject_of(item: Item) -> Subject:
+    """Return a PowerCap as a subject of Events."""
+    return Subject(
+        api_version=str(item.get("apiVersion", "powercap.dev/v1alpha1")),
+        kind="PowerCap",
+        name=str(item["metadata"]["name"]),
+        uid=str(item["metadata"].get("uid", "")),
+    )
+
+
+async def observe(kube: Kube, item: Item, *, spec: PowerCapSpec, now: datetime.datetime) -> World:
+    """Read the cluster for one PowerCap.
+
+    Raises:
+        ClusterError: something could not be read; nothing may be concluded from the rest.
+    """
+    memory = status.read_memory(item.get("status") or {})
+    selector = spec.selector
+    listed, powercaps = await asyncio.gather(
+        kube.scaled_objects(namespaces=selector.namespaces, labels=selector.match_labels),
+        kube.powercaps(),
+    )
+    others = [other for other in powercaps if other["metadata"]["name"] != _name(item)]
+    objects, problems = _readable(listed)
+    workloads, hpas = await _workloads(kube, objects)
+    targets = []
+    for scaled_object in objects:
+        claims, rivals = _claims(others, scaled_object)
+        record = memory.records.get(scaled_object.key)
+        if record is None or record.written is None:
+            record = inherited(claims) or record
+        targets.append(
+            build_target(
+                scaled_object,
+                workload=workloads.get((scaled_object.namespace, scaled_object.target_name)),
+                hpa_max=hpas.get((scaled_object.namespace, scaled_object.hpa_name)),
+                policy=spec.policy_of(*scaled_object.key),
+                record=record,
+                rivals=rivals if spec.rollout is Rollout.AUTO else (),
+                powercap=_name(item),
+                now=now,
+                contention_window=max(
+                    MINUTE, datetime.timedelta(seconds=3 * spec.interval_seconds)
+                ),
+            )
+        )
+    own = {key for key, record in memory.records.items() if record.written is not None}
+    kept, handed_over = _hand_over(targets, others)
+    gone = await _unselected(
+        kube, memory, selected={target.key for target in targets}, others=others, now=now
+    )
+    released = [*gone]
+    if spec.rollout is not Rollout.AUTO:
+        written = [target for target in kept if target.record.written is not None]
+        released += [target for target in written if target.key in own]
+        # What another PowerCap wrote is known by its record, but it is not this one's to restore.
+        foreign = {target.key for target in written} - own
+        kept = [_forgotten(target) if target.key in foreign else target for target in kept]
+    return World(
+        item=item,
+        spec=spec,
+        memory=memory,
+        targets=(*kept, *handed_over),
+        released=tuple(released),
+        problems=tuple(problems),
+        now=now,
+    )
+
+
+async def observe_for_release(kube: Kube, item: Item, *, now: datetime.datetime) -> World:
+    """Read what a PowerCap that is being deleted still has to give back."""
+    memory = status.read_memory(item.get("status") or {})
+    powercaps = await kube.powercaps()
+    others = [other for other in powercaps if other["metadata"]["name"] != _name(item)]
+    released = await _unselected(kube, memory, selected=set(), others=others, now=now)
+    try:
+        spec = parse_spec(item.get("spec") or {})
+    except PolicyError:
+        spec = parse_spec({"cap": {"watts": 1.0}})
+    return World(
+        item=item,
+        spec=spec,
+        memory=memory,
+        targets=(),
+        released=tuple(released),
+        problems=(),
+        now=now,
+    )
+
+
+def _name(item: Item) -> str:
+    return str(item["metadata"]["name"])
+
+
+def _readable(items: Iterable[Item]) -> tuple[list[ScaledObject], list[str]]:
+    objects, problems = [], []
+    for item in items:
+        if item["metadata"].get("deletionTimestamp"):
+            continue
+        try:
+            objects.append(scaledobjects.parse_scaled_object(item))
+        except ScaledObjectError as error:
+            name = f"{item['metadata'].get('namespace')}/{item['metadata'].get('name')}"
+            problems.append(f"ScaledObject {name}: {error}")
+    return sorted(objects, key=lambda item: item.key), problems
+
+
+async def _workloads(
+    kube: Kube, objects: list[ScaledObject]
+) -> tuple[dict[Key, Workload], dict[Key, int]]:
+    namespaces = {item.namespace for item in objects}
+    deployments, autoscalers = await asyncio.gather(
+        kube.deployments(namespaces), _autoscalers(kube, namespaces)
+    )
+    wanted = {(item.namespace, item.target_name) for item in objects if item.is_deployment}
+    workloads = {}
+    for deployment in deployments:
+        workload = scaledobjects.parse_deployment(deployment)
+        if (workload.namespace, workload.name) in wanted:
+            workloads[workload.namespace, workload.name] = workload
+    counted = await asyncio.gather(*(_counted(kube, item) for item in workloads.values()))
+    hpas = {
+        (item["metadata"]["namespace"], item["metadata"]["name"]): scaledobjects.parse_hpa_max(item)
+        for item in autoscalers
+    }
+    return {(item.namespace, item.name): item for item in counted}, hpas
+
+
+async def _autoscalers(kube: Kube, namespaces: Iterable[str]) -> list[Item]:
+    try:
+        return await kube.autoscalers(namespaces)
+    except MissingError:
+        # Servers before 1.23 have no autoscaling/v2; the written maximum is charged alone.
+        return []
+
+
+async def _counted(kube: Kube, workload: Workload) -> Workload:
+    """Count pods where the server does not tell how many are terminating."""
+    if workload.is_terminating_known or not workload.pod_labels:
+        return workload
+    pods = await kube.pods(workload.namespace, workload.pod_labels)
+    return replace(workload, present=max(workload.present, pods), is_terminating_known=True)
+
+
+def _claims(
+    others: Iterable[Item], scaled_object: ScaledObject
+) -> tuple[list[Claim], tuple[str, ...]]:
+    """Return what other PowerCaps remember of a ScaledObject, and which of them would write it."""
+    claims, rivals = [], []
+    for other in others:
+        memory = status.read_memory(other.get("status") or {})
+        record = memory.records.get(scaled_object.key)
+        claims.append(Claim(powercap=_name(other), record=record))
+        spec = _auto_spec(other)
+        is_selected = spec is not None and spec.selector.matches(
+            namespace=scaled_object.namespace, labels=scaled_object.labels
+        )
+        # One that is being deleted still has the user's maximum to restore.
+        is_leaving = other["metadata"].get("deletionTimestamp") and record is not None
+        if is_selected or (is_leaving and record is not None and record.written is not None):
+            rivals.append(_name(other))
+    return claims, tuple(sorted(rivals))
+
+
+def _auto_spec(other: Item) -> PowerCapSpec | None:
+    if other["metadata"].get("deletionTimestamp"):
+        return None
+    try:
+        spec = parse_spec(other.get("spec") or {})
+    except PolicyError:
+        return None
+    return spec if spec.rollout is Rollout.AUTO else None
+
+
+def _hand_over(
+    targets: Iterable[Target], others: Iterable[Item]
+) -> tuple[list[Target], list[Target]]:
+    """Forget a contested target once the winner remembers the user's maximum; not before."""
+    remembered = _remembered(others)
+    kept, handed_over = [], []
+    for target in targets:
+        if target.state is TargetState.CONTESTED and target.key in remembered:
+            handed_over.append(_forgotten(target))
+        else:
+            kept.append(target)
+    return kept, handed_over
+
+
+def _forgotten(target: Target) -> Target:
+    return replace(target, record=replace(target.record, written=None, previous=None))
+
+
+def _remembered(others: Iterable[Item]) -> set[Key]:
+    """Return what other PowerCaps have taken into their care."""
+    return {
+        (entry.get("namespace"), entry.get("name"))
+        for other in others
+        if _auto_spec(other) is not None
+        for entry in (other.get("status") or {}).get("targets") or ()
+        if entry.get("state") in (TargetState.MANAGED, TargetState.HELD)
+    }
+
+
+async def _unselected(
+    kube: Kube,
+    memory: Memory,
+    *,
+    selected: set[Key],
+    others: list[Item],
+    now: datetime.datetime,
+) -> list[Target]:
+    """Return the targets written once that are selected no more and in nobody else's care."""
+    remembered = _remembered(others)
+    found = []
+    for key, record in memory.records.items():
+        if key in selected or key in remembered or record.written is None:
+            continue
+        try:
+            scaled_object = scaledobjects.parse_scaled_object(await kube.scaled_object(*key))
+        except MissingError:
+            continue
+        except ScaledObjectError as error:
+            logger.warning("cannot restore %s/%s: %s", *key, error)
+            continue
+        target = build_target(
+            scaled_object,
+            workload=None,
+            hpa_max=None,
+            policy=TargetPolicy(),
+            record=record,
+            now=now,
+        )
+        if target.record.written is not None:
+            found.append(target)
+    return found
+
+
+def generation_of(item: Mapping[str, Any]) -> int:
+    """Return the generation of an object's spec."""
+    return int(item["metadata"].get("generation") or 0)
