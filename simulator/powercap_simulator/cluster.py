@@ -215,7 +215,7 @@ class SimulatedCluster:
         deployment = self.scenario.deployments[pod.deployment]
         curve = deployment.curve
         if self.placement.place(pod, gpu=curve.gpu, gpu_count=curve.gpus_per_replica):
-            pod.state = PodState.STARTING
+            pod.state, pod.scheduled_seconds = PodState.STARTING, self.now_seconds
             pod.changes_at_seconds = self.now_seconds + deployment.startup_seconds
 
     def _arrive(self) -> FloatArray:
@@ -248,6 +248,10 @@ class SimulatedCluster:
         shakes = self._random.standard_normal(len(self.pods)).tolist()
         self.gpu_watts = self._parked_watts.copy()
         hosts = [node.host_idle_watts for node in scenario.nodes]
+        idle_share = [
+            watts / max(1, pods)
+            for watts, pods in zip(hosts, self.placement.pods_on_node, strict=True)
+        ]
         by_pods = [0.0] * len(deployments)
         for pod, shake in zip(self.pods, shakes, strict=True):
             if pod.state is PodState.UNSCHEDULED:
@@ -268,6 +272,7 @@ class SimulatedCluster:
             by_pods[pod.deployment] += pod.host_watts
             pod.gpu_joules += watts * seconds
             pod.host_joules += pod.host_watts * seconds
+            pod.idle_joules += idle_share[pod.node] * seconds
         self.node_host_watts = np.array(hosts)
         self.node_host_joules += self.node_host_watts * seconds
         self.gpu_joules += self.gpu_watts * seconds

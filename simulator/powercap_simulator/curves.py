@@ -210,7 +210,7 @@ _SHAPES = {
         prefill_seconds=0.20,
     ),
     ("codellama-7b", "A100"): _Shape(
-        gpu="A100", gpus=1, saturated_tps=1300, batch8_tps=300, batch8_watts=205,
+        gpu="A100", gpus=1, saturated_tps=1300, batch8_tps=200, batch8_watts=195,
         saturated_watts=262, itl_batch8_seconds=0.026, itl_saturated_seconds=0.086,
         prefill_seconds=0.15,
     ),

@@ -38,6 +38,7 @@ class Pod:
     node: int = -1
     gpus: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     """Indices into the cluster's GPUs."""
+    scheduled_seconds: float = np.nan
     changes_at_seconds: float = np.inf
     """When it becomes ready, or is gone."""
     power_watts: float = 0.0
@@ -45,6 +46,9 @@ class Pod:
     host_watts: float = 0.0
     gpu_joules: float = 0.0
     host_joules: float = 0.0
+    """Above the host's idle."""
+    idle_joules: float = 0.0
+    """Its equal share of the host's idle."""
     counters_at_ready: FloatArray | None = None
     """The deployment's counters per ready replica when it became ready."""
     counters_at_end: FloatArray | None = None
@@ -59,6 +63,7 @@ class Placement:
         """int64[gpu]."""
         self.owner = np.full(self.node_of_gpu.size, -1)
         """int64[gpu]: index of the deployment whose pod holds it, -1 when parked."""
+        self.pods_on_node = [0] * len(nodes)
         self._nodes = nodes
 
     def place(self, pod: Pod, *, gpu: str, gpu_count: int) -> bool:
@@ -78,8 +83,10 @@ class Placement:
         free_gpus = np.flatnonzero((self.node_of_gpu == best[1]) & (self.owner < 0))
         pod.node, pod.gpus = best[1], free_gpus[:gpu_count]
         self.owner[pod.gpus] = pod.deployment
+        self.pods_on_node[pod.node] += 1
         return True
 
     def release(self, pod: Pod) -> None:
         """Take the pod's GPUs back."""
         self.owner[pod.gpus] = -1
+        self.pods_on_node[pod.node] -= 1

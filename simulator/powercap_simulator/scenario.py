@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from powercap_planner.observations import ReplicaRule
 from powercap_simulator.curves import GPU_TYPES, ReplicaCurve, builtin_curve
@@ -112,6 +112,10 @@ class Scenario:
                 f"{key}: one replica needs {curve.gpus_per_replica} {curve.gpu} on one node; "
                 f"the largest node has {widest}"
             )
+
+    def starting_at(self, start_seconds: float) -> Scenario:
+        """Return the same scenario at another Unix time, s."""
+        return replace(self, start_seconds=start_seconds)
 
     @property
     def gpu_count(self) -> dict[str, int]:
