@@ -13,6 +13,11 @@ CLUSTER = "cluster"
 """Name of the domain that is the whole cluster."""
 
 
+def _check(field: str, value: float, is_accepted: bool, accepted: str) -> None:
+    if not (math.isfinite(value) and is_accepted):
+        raise RequestError(field, f"is {value}; accepted: {accepted}")
+
+
 class ObjectiveKind(enum.StrEnum):
     """What is maximised after the floors."""
 
@@ -144,8 +149,3 @@ class PlanRequest:
             raise RequestError("caps", f"holds {len(self.caps)}; accepted: one, of the cluster")
         valid = self.valid_seconds
         _check("valid_seconds", valid, valid > 0, "more than 0 s")
-
-
-def _check(field: str, value: float, is_accepted: bool, accepted: str) -> None:
-    if not (math.isfinite(value) and is_accepted):
-        raise RequestError(field, f"is {value}; accepted: {accepted}")
