@@ -24,7 +24,7 @@ from powercap_planner.observations import (
 )
 
 _KNOTS = 65
-_GROUPS = 200
+_GROUPS = 128
 """Training windows are averaged into this many groups of neighbouring load: enough for a curve
 of one variable, and fitting stays within milliseconds."""
 _HOLD_OUT_BLOCKS = 8
