@@ -14,6 +14,7 @@ from given_cluster import GivenCluster
 from lightkube import Client, KubeConfig, codecs
 from lightkube.core.exceptions import ApiError
 from lightkube.models.authentication_v1 import TokenRequestSpec
+from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.apiextensions_v1 import CustomResourceDefinition
 from lightkube.resources.core_v1 import ServiceAccountToken
 
@@ -78,9 +79,11 @@ def kube_admin_kubeconfig(control_plane: ControlPlane | GivenCluster) -> Path:
 
 
 @pytest.fixture(scope="session")
-def kube_admin(kube_admin_kubeconfig: Path) -> Client:
+def kube_admin(kube_admin_kubeconfig: Path) -> Iterator[Client]:
     """Return a client with the administrator's rights."""
-    return Client(config=KubeConfig.from_file(str(kube_admin_kubeconfig)))
+    client = Client(config=KubeConfig.from_file(str(kube_admin_kubeconfig)))
+    yield client
+    client.close()
 
 
 @pytest.fixture(scope="session")
@@ -128,7 +131,10 @@ def operator_kubeconfig(
                 raise
     assert account is not None, "deploy/rbac.yaml ships no ServiceAccount"
     token = kube_admin.create(
-        ServiceAccountToken(spec=TokenRequestSpec(audiences=[], expirationSeconds=7200)),
+        ServiceAccountToken(
+            metadata=ObjectMeta(),
+            spec=TokenRequestSpec(audiences=[], expirationSeconds=7200),
+        ),
         account["name"],
         namespace=account["namespace"],
     )

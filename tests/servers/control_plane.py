@@ -278,7 +278,11 @@ class ControlPlane:
             try:
                 self._get(url)
                 return
-            except (OSError, urllib.error.URLError) as error:
+            except urllib.error.HTTPError as error:
+                # It is an answer too, and holds the socket open.
+                error.close()
+                last = error
+            except OSError as error:
                 last = error
             time.sleep(0.05)
         raise TimeoutError(f"{url} not ready after {START_SECONDS} s: {last}")
