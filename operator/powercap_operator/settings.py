@@ -112,7 +112,8 @@ def configure_kopf(settings: kopf.OperatorSettings) -> None:
     )
     settings.networking.request_timeout = 60.0
     settings.networking.connect_timeout = 10.0
-    settings.watching.server_timeout = 600.0
+    # Whole seconds: the API server refuses "600.0".
+    settings.watching.server_timeout = 600
     settings.watching.connect_timeout = 10.0
     # The operator posts its own Events; kopf's would tell of every handler that succeeded.
     settings.posting.enabled = False
