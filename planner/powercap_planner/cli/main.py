@@ -1,0 +1,70 @@
+"""The command line ``powercap``: finds its sub-commands, and turns mistakes into one line."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+
+import click
+import typer
+
+from powercap_planner.cli import fit, plan, solve, verify
+from powercap_planner.errors import PowercapPlannerError
+from powercap_solver.errors import PowercapSolverError
+
+MISTAKE = 2
+"""Exit code of a mistake in arguments or files."""
+GROUP = "powercap.commands"
+"""Entry points that add sub-commands: functions with typer's annotations."""
+
+
+def make_app() -> typer.Typer:
+    """Return the application with all sub-commands that are installed."""
+    app = typer.Typer(
+        name="powercap",
+        help="Serve as many LLM tokens as possible under a power cap.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.command("plan")(plan.command)
+    app.command("solve")(solve.command)
+    app.command("verify")(verify.command)
+    app.command("fit")(fit.command)
+    for found in sorted(entry_points(group=GROUP), key=lambda one: one.name):
+        app.command(found.name)(_loaded(found))
+    return app
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line on stderr and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        code = make_app()(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (PowercapPlannerError, PowercapSolverError) as error:
+        sys.stderr.write(f"powercap: {' '.join(str(error).split())}\n")
+        sys.exit(MISTAKE)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _loaded(found: EntryPoint) -> Callable[..., None]:
+    """Return the function of an entry point; one that cannot be imported says so when called."""
+    try:
+        function: Callable[..., None] = found.load()
+    except ImportError as error:
+        missing = str(error)
+
+        def unavailable() -> None:
+            raise PowercapPlannerError(f"{found.name} is not available: {missing}")
+
+        unavailable.__doc__ = "Not available in this installation."
+        return unavailable
+    return function

@@ -1,0 +1,226 @@
+"""Tables on the screen; they take plain rows, so that plans and gRPC answers print alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from powercap_planner.outcome import PlanOutcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetRow:
+    """One deployment of a plan."""
+
+    deployment: str
+    gpus: str
+    """For example ``2 x H100``, per replica."""
+    load_tps: float
+    replicas_now: int | None
+    replicas_allowed: int
+    planned_watts: float
+    """Mean W above base."""
+    charged_watts: float
+    """Upper W above base."""
+    served_tps: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapRow:
+    """One cap under a plan; W at GPUs and hosts unless said otherwise."""
+
+    name: str
+    cap_watts: float
+    """At the meter."""
+    charged_watts: float
+    planned_watts: float
+    base_watts: float
+    unmanaged_watts: float
+    headroom_watts: float
+    shadow_price_low: float
+    shadow_price_high: float
+    is_binding: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRows:
+    """All that the screen shows of a plan."""
+
+    targets: tuple[TargetRow, ...]
+    caps: tuple[CapRow, ...]
+    status: str
+    rung: str
+    gap: float
+    """Largest relative gap of the stages that were proven or tried."""
+    findings: tuple[str, ...] = ()
+
+
+def rows_of(outcome: PlanOutcome) -> PlanRows:
+    """Return the rows of a plan."""
+    return PlanRows(
+        targets=tuple(
+            TargetRow(
+                deployment=f"{one.namespace}/{one.name}",
+                gpus=gpus_text(one.gpus_per_replica, one.gpu_type),
+                load_tps=one.load_tps,
+                replicas_now=one.replicas_now,
+                replicas_allowed=one.replicas,
+                planned_watts=one.planned_watts,
+                charged_watts=one.charged_watts,
+                served_tps=one.served_tps,
+                reason=one.reason,
+            )
+            for one in outcome.targets
+        ),
+        caps=tuple(
+            CapRow(
+                name=one.name,
+                cap_watts=one.cap_watts,
+                charged_watts=one.charged_watts,
+                planned_watts=one.planned_watts,
+                base_watts=one.base_watts,
+                unmanaged_watts=one.unmanaged_watts,
+                headroom_watts=one.headroom_watts,
+                shadow_price_low=one.shadow_price_low,
+                shadow_price_high=one.shadow_price_high,
+                is_binding=one.is_binding,
+            )
+            for one in outcome.caps
+        ),
+        status=outcome.plan.status.value,
+        rung=outcome.plan.rung,
+        gap=max((stage.gap for stage in outcome.plan.stages), default=0.0),
+        findings=tuple(
+            f"{one.reason}: {f'{one.deployment}: ' if one.deployment else ''}{one.message}"
+            for one in outcome.findings
+        ),
+    )
+
+
+def gpus_text(gpus_per_replica: int, gpu_type: str) -> str:
+    """Return the GPUs of a replica for a table."""
+    count = str(gpus_per_replica) if gpus_per_replica else "?"
+    return f"{count} x {gpu_type or 'unknown'}"
+
+
+def print_plan(console: Console, rows: PlanRows, *, title: str = "Plan") -> None:
+    """Print a plan: one line per deployment, totals, caps, certificate."""
+    table = Table(title=title, title_justify="left")
+    for heading in ("deployment", "GPUs", "load tok/s", "now", "allowed", "mean W", "upper W"):
+        table.add_column(heading, justify="left" if heading in ("deployment", "GPUs") else "right")
+    for heading in ("served tok/s", "tok/s/W"):
+        table.add_column(heading, justify="right")
+    table.add_column("reason", overflow="fold")
+    for one in rows.targets:
+        table.add_row(
+            one.deployment,
+            one.gpus,
+            f"{one.load_tps:,.0f}",
+            "-" if one.replicas_now is None else str(one.replicas_now),
+            str(one.replicas_allowed),
+            f"{one.planned_watts:,.0f}",
+            f"{one.charged_watts:,.0f}",
+            f"{one.served_tps:,.0f}",
+            _ratio(one.served_tps, one.planned_watts),
+            one.reason,
+        )
+    table.add_section()
+    served = sum(one.served_tps for one in rows.targets)
+    # Of the whole: parked GPUs, idle hosts and what is unmanaged draw for these tokens too.
+    whole = rows.caps[0].planned_watts if rows.caps else 0.0
+    table.add_row(
+        "total",
+        "",
+        f"{sum(one.load_tps for one in rows.targets):,.0f}",
+        _sum_now(rows.targets),
+        str(sum(one.replicas_allowed for one in rows.targets)),
+        f"{sum(one.planned_watts for one in rows.targets):,.0f}",
+        f"{sum(one.charged_watts for one in rows.targets):,.0f}",
+        f"{served:,.0f}",
+        _ratio(served, whole),
+        "tok/s/W over all watts" if whole else "",
+        style="bold",
+    )
+    console.print(table)
+    for cap in rows.caps:
+        console.print(_cap_text(cap), highlight=False)
+    console.print(
+        f"{rows.status} by {rows.rung}, proven gap {rows.gap:.2g}", highlight=False, soft_wrap=True
+    )
+
+
+def print_findings(console: Console, rows: PlanRows) -> None:
+    """Print what was missing, doubtful or assumed."""
+    for text in dict.fromkeys(rows.findings):
+        console.print(f"note: {text}", style="dim", highlight=False, markup=False, soft_wrap=True)
+
+
+def print_difference(console: Console, before: PlanRows, after: PlanRows) -> None:
+    """Print what a what-if changes against the unchanged plan."""
+    table = Table(title="Difference from the unchanged plan", title_justify="left")
+    table.add_column("deployment")
+    for heading in ("allowed", "mean W", "served tok/s"):
+        table.add_column(heading, justify="right")
+        table.add_column("change", justify="right")
+    old = {one.deployment: one for one in before.targets}
+    for one in after.targets:
+        was = old[one.deployment]
+        table.add_row(
+            one.deployment,
+            *_change(was.replicas_allowed, one.replicas_allowed),
+            *_change(was.planned_watts, one.planned_watts),
+            *_change(was.served_tps, one.served_tps),
+        )
+    table.add_section()
+    for name, values in (
+        ("total", _totals(before.targets, after.targets)),
+        ("cap W", _caps(before.caps, after.caps, "cap_watts")),
+        ("charged W", _caps(before.caps, after.caps, "charged_watts")),
+        ("headroom W", _caps(before.caps, after.caps, "headroom_watts")),
+    ):
+        table.add_row(name, *values)
+    console.print(table)
+
+
+def _totals(before: Sequence[TargetRow], after: Sequence[TargetRow]) -> tuple[str, ...]:
+    return (
+        *_change(
+            sum(one.replicas_allowed for one in before), sum(one.replicas_allowed for one in after)
+        ),
+        *_change(sum(one.planned_watts for one in before), sum(one.planned_watts for one in after)),
+        *_change(sum(one.served_tps for one in before), sum(one.served_tps for one in after)),
+    )
+
+
+def _caps(before: Sequence[CapRow], after: Sequence[CapRow], field: str) -> tuple[str, ...]:
+    was, now = (float(sum(getattr(one, field) for one in caps)) for caps in (before, after))
+    return ("", "", *_change(was, now), "", "")
+
+
+def _change(was: float, now: float) -> tuple[str, str]:
+    changed = round(now) - round(was)
+    return f"{now:,.0f}", f"{changed:+,.0f}" if changed else "="
+
+
+def _ratio(served_tps: float, watts: float) -> str:
+    return f"{served_tps / watts:.2f}" if watts > 0 else "-"
+
+
+def _sum_now(targets: Sequence[TargetRow]) -> str:
+    known = [one.replicas_now for one in targets if one.replicas_now is not None]
+    return str(sum(known)) if known else "-"
+
+
+def _cap_text(cap: CapRow) -> str:
+    low, high = cap.shadow_price_low, cap.shadow_price_high
+    shadow = f"{high:.3g}" if high - low <= 1e-9 * max(high, 1.0) else f"{low:.3g} to {high:.3g}"
+    return (
+        f"cap {cap.name}: {cap.cap_watts:,.0f} W, charged {cap.charged_watts:,.0f} W "
+        f"(base {cap.base_watts:,.0f} W, unmanaged {cap.unmanaged_watts:,.0f} W), "
+        f"headroom {cap.headroom_watts:,.0f} W, {'binding' if cap.is_binding else 'not binding'}; "
+        f"shadow price {shadow} weighted tok/s per W"
+    )
