@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+
+import numpy as np
 
 from powercap_solver.problem import FloatArray, IntArray
 
@@ -33,8 +35,9 @@ class StageResult:
     """The outcome of one stage of the lexicographic objective.
 
     ``bound`` is proven: no plan that keeps the earlier stages does better. ``gap`` is
-    ``|bound - objective| / max(|objective|, 1e-9)``. Stages: ``floors`` (weighted shortfall,
-    minimised), ``served`` (weighted tokens/s times period_seconds, maximised),
+    ``|bound - objective| / max(|objective|, 1e-9)``. Stages: ``floors`` (missing fraction of each
+    floor, weighted by the period's share of the horizon, minimised class by class from the
+    highest priority), ``served`` (weighted tokens/s times period_seconds, maximised),
     ``throughput_per_watt`` (maximised), ``least_change`` (replicas changed, minimised),
     ``give_back`` (weighted replicas given back, maximised).
     """
@@ -46,6 +49,8 @@ class StageResult:
     method: str
     seconds: float
     stopped_by: StoppedBy
+    kept_within: float = 0.0
+    """Relative loss of served and of throughput per watt this stage was allowed to cause."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +63,10 @@ class YieldedFloor:
     """``min_replicas`` or ``min_served_fraction``."""
     required: float
     planned: float
+
+
+def _no_choices() -> IntArray:
+    return np.zeros((0, 0, 0), dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -82,3 +91,13 @@ class Plan:
     least_cap_watts: FloatArray
     """float64[domain, period]: least cap at the meter that keeps every floor, the others given;
     NaN where no floor yielded."""
+    stage_choice: IntArray = field(default_factory=_no_choices)
+    """int64[stage, deployment, period]: the choice behind each stage's objective; the last one
+    is ``choice``."""
+
+    def __post_init__(self) -> None:
+        """Make the arrays read-only."""
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, np.ndarray):
+                value.setflags(write=False)

@@ -1,0 +1,70 @@
+"""How a problem is solved: objective, tolerances, time, back end."""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+
+from powercap_solver.errors import ProblemError
+
+
+class Objective(enum.StrEnum):
+    """What is maximised after the floors."""
+
+    THROUGHPUT_PER_WATT = "throughput_per_watt"
+    """Served, then throughput per weighted watt within each deployment's served share."""
+    THROUGHPUT = "throughput"
+    """Served alone; the served share is not used."""
+
+
+class Backend(enum.StrEnum):
+    """The solver behind the compact model; each runs one thread."""
+
+    HIGHS = "highs"
+    SCIP = "scip"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SolveSettings:
+    """Settings of one solve; the defaults prove optimality on small instances."""
+
+    objective: Objective = Objective.THROUGHPUT_PER_WATT
+    """Default: throughput per weighted watt."""
+    backend: Backend = Backend.HIGHS
+    """Default: HiGHS."""
+    relative_gap: float = 1e-9
+    """A stage is optimal when its relative gap is at most this; default 1e-9."""
+    stage_tolerance: float = 1e-9
+    """Relative loss of an earlier stage's value that a later one may cause; default 1e-9."""
+    stability_tolerance: float = 0.005
+    """Relative loss of served and of throughput per watt accepted to avoid changes;
+    default 0.005."""
+    held_served_fraction: float = 0.5
+    """A deployment is not held at the plan in force when that serves less than this fraction of
+    what the best plan serves it, however little it weighs in the total; default 0.5."""
+    deadline_seconds: float | None = None
+    """Time for the whole solve, s; default none. Stages cut short keep what they have found."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ProblemError: naming the setting.
+        """
+        for name in (
+            "relative_gap",
+            "stage_tolerance",
+            "stability_tolerance",
+            "held_served_fraction",
+        ):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise ProblemError(f"{name} is {value}; accepted: 0 or more, less than 1")
+        deadline = self.deadline_seconds
+        if deadline is not None and not (math.isfinite(deadline) and deadline > 0):
+            raise ProblemError(f"deadline_seconds is {deadline}; accepted: more than 0 s, or none")
+
+
+DEFAULT_SETTINGS = SolveSettings()
+"""Proven optimality, throughput per watt, HiGHS, no deadline."""
