@@ -194,8 +194,10 @@ def _leaves(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _put(tree: dict[str, Any], dotted: str, value: object) -> None:
     *parents, last = dotted.split(".")
     for parent in parents:
-        child = tree.get(parent)
-        tree[parent] = tree = dict(child) if isinstance(child, dict) else {}
+        child = tree.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise InputFileError(f"{parent}: is {child!r}; accepted: a mapping")
+        tree = child
     tree[last] = value
 
 
