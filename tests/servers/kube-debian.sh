@@ -11,8 +11,7 @@ build() {
   # Upstream built 1.20 with Go 1.15, which is in Debian 11. With 1.19 the vendored reflect2 crashes
   # the server at the first custom resource, hence the newer libraries and the overlay below.
   go=1.15
-  sed 's/^Suites:.*/Suites: bullseye/; s/^Types:.*/Types: deb/' apt/parts/powercap.sources \
-    >apt/parts/older.sources
+  sed '/^$/q; s/^Suites:.*/Suites: bullseye/' apt/parts/powercap.sources >apt/parts/older.sources
   if ! { apt-get "${APT[@]}" update && apt-get "${APT[@]}" download golang-1.15-{go,src}; }; then
     go=1.19
     rm apt/parts/older.sources
@@ -28,7 +27,7 @@ build() {
 
   # GOPATH mode, as Debian builds it.
   export PATH=$here/root/usr/lib/go-$go/bin:$PATH GOROOT=$here/root/usr/lib/go-$go \
-    GOPATH=$here/gopath GOCACHE=$here/gocache GO111MODULE=off GOFLAGS='' GOPROXY=off \
+    GOPATH=$here/gopath GOCACHE=$here/gocache GO111MODULE=off GOENV=off GOFLAGS='' GOPROXY=off \
     GOTOOLCHAIN=local CGO_ENABLED=0 GOTMPDIR=$here
   cd "$tree" || return 1
   generate_openapi "$here" || return 1
