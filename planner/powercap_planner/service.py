@@ -1,0 +1,204 @@
+"""Plans and status for whoever asks: what the gRPC servicer is a thin face of.
+
+Solving and measuring run in threads. Equal requests for the same snapshot share one plan while
+it is being made, and for a few seconds after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from powercap_planner.clock import Clock
+from powercap_planner.errors import PowercapPlannerError
+from powercap_planner.grid.series import CarbonProvider, PriceProvider
+from powercap_planner.grid.weight import read_conditions
+from powercap_planner.observations import Reading
+from powercap_planner.outcome import PlanOutcome
+from powercap_planner.planning import make_plan
+from powercap_planner.refresher import Refresher, Snapshot
+from powercap_planner.request import CapSpec, PlanRequest
+from powercap_planner.status import CapMeasurement, PlannerStatus
+from powercap_planner.telemetry import event
+from powercap_solver.settings import SolveSettings
+
+SOLVE_SECONDS = 10.0
+"""Most time a solve may take, s."""
+SOLVE_SHARE_FRACTION = 0.7
+"""Share of a caller's remaining time that the solve may take: the rest is for the answer."""
+REUSE_SECONDS = 2.0
+"""Equal requests and measurements within this time share one answer, s."""
+SOLVERS = 2
+"""Plans made at the same time; more wait."""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """Providers of price and carbon, and the zone of requests that name none."""
+
+    zone: str = ""
+    price: PriceProvider | None = None
+    carbon: CarbonProvider | None = None
+
+
+class PlannerService:
+    """Answers requests from the refresher's snapshot."""
+
+    def __init__(self, *, refresher: Refresher, clock: Clock, grid: Grid) -> None:
+        self._refresher = refresher
+        self._clock = clock
+        self._grid = grid
+        self._solvers = ThreadPoolExecutor(SOLVERS, thread_name_prefix="solve")
+        self._plans: dict[tuple[object, ...], tuple[float, asyncio.Task[PlanOutcome]]] = {}
+        self._readings: dict[float, tuple[float, asyncio.Task[Reading | None]]] = {}
+
+    async def plan(self, request: PlanRequest, *, seconds_left: float | None) -> PlanOutcome:
+        """Return a plan within the caller's time.
+
+        Raises:
+            RequestError: the request names what nobody knows.
+            DataMissingError: measurements that planning needs are missing.
+            SourceError: the source has been silent for too long.
+        """
+        snapshot = await self._refresher.current()
+        limit = SOLVE_SECONDS
+        if seconds_left is not None:
+            limit = max(0.1, min(limit, SOLVE_SHARE_FRACTION * seconds_left))
+        zoned = replace(request, grid_zone=request.grid_zone or self._grid.zone)
+        key = (snapshot.number, limit == SOLVE_SECONDS, zoned)
+        now = time.monotonic()
+        self._plans = {
+            old: (made, task)
+            for old, (made, task) in self._plans.items()
+            if now - made < REUSE_SECONDS or not task.done()
+        }
+        if key not in self._plans:
+            task = asyncio.create_task(self._make_plan(snapshot, zoned, limit))
+            self._plans[key] = (now, task)
+        # Shielded: one caller that hangs up must not take the plan from the others.
+        return await asyncio.shield(self._plans[key][1])
+
+    async def status(self, caps: tuple[CapSpec, ...]) -> PlannerStatus:
+        """Return what is measured against each cap; what is not measured says why."""
+        now = await asyncio.to_thread(self._clock.now_seconds)
+        measured = [await self._measured(cap, now) for cap in caps]
+        snapshot, error = self._refresher.last_good, self._refresher.error
+        return PlannerStatus(
+            now_seconds=now,
+            caps=tuple(measured),
+            source_name=self._refresher.source.name,
+            source_error="" if error is None else str(error),
+            observed_at_seconds=None if snapshot is None else snapshot.observed_at_seconds,
+            models={} if snapshot is None else snapshot.models,
+        )
+
+    def close(self) -> None:
+        """Let running solves end, start no more."""
+        self._solvers.shutdown(wait=False, cancel_futures=True)
+
+    async def _make_plan(
+        self, snapshot: Snapshot, request: PlanRequest, limit_seconds: float
+    ) -> PlanOutcome:
+        loop = asyncio.get_running_loop()
+        started = time.monotonic()
+        outcome = await loop.run_in_executor(
+            self._solvers, self._plan_now, snapshot, request, limit_seconds
+        )
+        _log_plan(outcome, seconds=time.monotonic() - started)
+        return outcome
+
+    def _plan_now(
+        self, snapshot: Snapshot, request: PlanRequest, limit_seconds: float
+    ) -> PlanOutcome:
+        now = self._clock.now_seconds()
+        grid = read_conditions(
+            price=self._grid.price,
+            carbon=self._grid.carbon,
+            zone=request.grid_zone,
+            now_seconds=now,
+        )
+        return make_plan(
+            observation=snapshot.observation,
+            models=snapshot.models,
+            grid=grid,
+            request=request,
+            now_seconds=now,
+            solve_settings=SolveSettings(deadline_seconds=limit_seconds),
+        )
+
+    async def _measured(self, cap: CapSpec, now_seconds: float) -> CapMeasurement:
+        reason = ""
+        try:
+            reading = await self._reading(cap.window_seconds, now_seconds)
+        except PowercapPlannerError as error:
+            reading, reason = None, str(error)
+        if reading is None:
+            return CapMeasurement(
+                cap=cap,
+                measured_watts=None,
+                measured_at_seconds=None,
+                age_seconds=None,
+                source=self._refresher.source.name,
+                reason=reason or "not all GPUs and hosts are measured",
+            )
+        age = max(0.0, now_seconds - reading.measured_at_seconds)
+        limit = self._refresher.settings.stale_after_seconds
+        watts = reading.power_watts * cap.overhead_factor + cap.fixed_overhead_watts
+        return CapMeasurement(
+            cap=cap,
+            measured_watts=watts if age <= limit else None,
+            measured_at_seconds=reading.measured_at_seconds,
+            age_seconds=age,
+            source=reading.source,
+            reason="" if age <= limit else f"last measured {age:.0f} s ago, more than {limit:.0f}",
+        )
+
+    async def _reading(self, window_seconds: float, now_seconds: float) -> Reading | None:
+        made, task = self._readings.get(window_seconds, (-REUSE_SECONDS, None))
+        if task is None or (task.done() and time.monotonic() - made >= REUSE_SECONDS):
+            task = asyncio.create_task(
+                asyncio.to_thread(
+                    self._refresher.source.measure,
+                    now_seconds=now_seconds,
+                    window_seconds=window_seconds,
+                )
+            )
+            self._readings[window_seconds] = (time.monotonic(), task)
+        return await asyncio.shield(task)
+
+
+def _log_plan(outcome: PlanOutcome, *, seconds: float) -> None:
+    cap, plan = outcome.caps[0], outcome.plan
+    gap = max((stage.gap for stage in plan.stages), default=float("nan"))
+    served = sum(one.served_tps for one in outcome.targets)
+    _logger.info(
+        "plan %s: %.0f of %.0f W charged, %.0f tokens/s served, %s by %s",
+        outcome.plan_id,
+        cap.charged_watts,
+        cap.cap_watts,
+        served,
+        plan.status.value,
+        plan.rung,
+        extra=event(
+            "planned",
+            plan_id=outcome.plan_id,
+            cap_watts=cap.cap_watts,
+            charged_watts=cap.charged_watts,
+            planned_watts=cap.planned_watts,
+            headroom_watts=cap.headroom_watts,
+            served_tps=served,
+            status=plan.status.value,
+            rung=plan.rung,
+            gap=gap,
+            seconds=round(seconds, 3),
+            replicas={
+                f"{one.namespace}/{one.name}": [one.replicas_now, one.replicas, one.reason]
+                for one in outcome.targets
+            },
+        ),
+    )
