@@ -13,6 +13,7 @@ with u the target utilisation. One domain, the cluster; one zone; one period.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -81,7 +82,7 @@ def build_problem(inputs: PlanningInputs) -> PlanningProblem:
         base_watts=np.array([[inputs.base_watts]]),
         unmanaged_watts=np.array([[inputs.unmanaged_watts]]),
         fixed_watts=np.array(
-            [[sum(unplanned_charge_watts(one, inputs) for one in inputs.unplanned)]]
+            [[math.fsum(unplanned_charge_watts(one, inputs) for one in inputs.unplanned)]]
         ),
     )
 

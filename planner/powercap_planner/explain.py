@@ -20,12 +20,12 @@ def explain_planned(
 ) -> str:
     """Return why a planned target may run just as many replicas."""
     yielded = [floor for floor in plan.yielded_floors if floor.deployment == one.key]
+    if one.pinned_replicas is not None:
+        return f"pinned to {one.pinned_replicas}"
     if plan.status is PlanStatus.CAP_INFEASIBLE:
         return "even the lowest draw of everything exceeds the cap"
     if yielded:
         return _explain_floor(yielded[0])
-    if one.pinned_replicas is not None:
-        return f"pinned to {one.pinned_replicas}"
     option = int(plan.choice[deployment, 0])
     if option + 1 == problem.option_count[deployment]:
         return "the user's maximum"

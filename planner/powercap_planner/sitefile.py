@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -164,7 +165,11 @@ class Site:
             settings=PlanningSettings(target_utilisation_fraction=utilisation),
             findings=(
                 *grid.findings,
-                *(finding for one in targets for finding in one.model.findings),
+                *(
+                    replace(finding, deployment=one.key)
+                    for one in targets
+                    for finding in one.model.findings
+                ),
             ),
         )
 

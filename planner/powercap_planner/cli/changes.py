@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from powercap_solver.files import plan_to_json
-from rich.console import Console
 
 from powercap_planner.cli.files import save_problem, write_text
 from powercap_planner.cli.outcome_json import outcome_to_dict
@@ -18,12 +16,14 @@ from powercap_planner.cli.tables import (
     print_findings,
     print_plan,
     rows_of,
+    screen,
 )
 from powercap_planner.errors import RequestError
 from powercap_planner.inputs import PlanningInputs
 from powercap_planner.outcome import PlanOutcome
 from powercap_planner.planning import plan_inputs
 from powercap_planner.whatif import WhatIf, apply
+from powercap_solver.files import plan_to_json
 
 CapOption = Annotated[
     float | None, typer.Option("--cap", metavar="WATTS", help="Cap at the meter, W.")
@@ -132,7 +132,7 @@ def show(outcome: PlanOutcome, unchanged: PlanOutcome | None, *, as_json: bool) 
             document["unchanged"] = outcome_to_dict(unchanged)
         sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
         return
-    console = Console()
+    console = screen()
     rows = rows_of(outcome)
     print_plan(console, rows, title="Plan" if unchanged is None else "Plan, as asked")
     if unchanged is not None:

@@ -9,11 +9,10 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from powercap_planner.cli.plot import CurvePlot, plot_curves
-from powercap_planner.cli.tables import gpus_text
+from powercap_planner.cli.tables import gpus_text, screen
 from powercap_planner.curves.fit import fit_models
 from powercap_planner.curves.model import DeploymentModel
 from powercap_planner.curves.nameplate import LARGEST, find_gpu
@@ -64,7 +63,7 @@ def command(
         document = {panel.title: _to_dict(panel) for panel in panels}
         sys.stdout.write(json_module.dumps(document, indent=2, allow_nan=False) + "\n")
         return
-    console = Console()
+    console = screen()
     console.print(_table(panels))
     for text in dict.fromkeys(
         f"note: {one.reason}: {one.deployment or panel.title}: {one.message}"

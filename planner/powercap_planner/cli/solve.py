@@ -11,14 +11,13 @@ from typing import Annotated, Any, TypeVar
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from rich.console import Console
 
 from powercap_planner.assemble import build_problem
 from powercap_planner.cli import changes
 from powercap_planner.cli.files import load_problem, write_text
 from powercap_planner.cli.grid import number_or_path
 from powercap_planner.cli.plan_rows import problem_rows
-from powercap_planner.cli.tables import print_difference, print_plan
+from powercap_planner.cli.tables import print_difference, print_plan, screen
 from powercap_planner.errors import RequestError
 from powercap_planner.inputs import PlanningInputs
 from powercap_planner.planning import solve_verified
@@ -140,7 +139,7 @@ def _solve_bare(
             document["unchanged"] = _plan_to_dict(problem, plan)
         sys.stdout.write(json_module.dumps(document, indent=2) + "\n")
         return
-    console = Console()
+    console = screen()
     rows = problem_rows(changed, changed_plan)
     print_plan(console, rows, title="Plan" if what_if.is_empty else "Plan, as asked")
     if not what_if.is_empty:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from powercap_planner.outcome import PlanOutcome
+
+_REASON_WIDTH = 130
+"""Columns from which the reasons fit beside the numbers."""
+_FILE_WIDTH = 150
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +62,12 @@ class PlanRows:
     gap: float
     """Largest relative gap of the stages that were proven or tried."""
     findings: tuple[str, ...] = ()
+
+
+def screen() -> Console:
+    """Return the console to print to; a pipe or file gets lines wide enough for the tables."""
+    console = Console()
+    return console if console.is_terminal else Console(width=max(console.width, _FILE_WIDTH))
 
 
 def rows_of(outcome: PlanOutcome) -> PlanRows:
@@ -109,24 +120,27 @@ def gpus_text(gpus_per_replica: int, gpu_type: str) -> str:
 
 def print_plan(console: Console, rows: PlanRows, *, title: str = "Plan") -> None:
     """Print a plan: one line per deployment, totals, caps, certificate."""
+    has_room = console.width >= _REASON_WIDTH
     table = Table(title=title, title_justify="left")
-    for heading in ("deployment", "GPUs", "load tok/s", "now", "allowed", "mean W", "upper W"):
-        table.add_column(heading, justify="left" if heading in ("deployment", "GPUs") else "right")
-    for heading in ("served tok/s", "tok/s/W"):
+    table.add_column("deployment", overflow="fold")
+    table.add_column("GPUs")
+    table.add_column("load\ntok/s", justify="right")
+    table.add_column("replicas\nnow → allowed", justify="right")
+    for heading in ("mean W\nabove base", "upper W\nabove base", "served\ntok/s", "tok/s/W"):
         table.add_column(heading, justify="right")
-    table.add_column("reason", overflow="fold")
+    if has_room:
+        table.add_column("reason", overflow="fold")
     for one in rows.targets:
         table.add_row(
             one.deployment,
             one.gpus,
             f"{one.load_tps:,.0f}",
-            "-" if one.replicas_now is None else str(one.replicas_now),
-            str(one.replicas_allowed),
+            _replicas(one.replicas_now, one.replicas_allowed),
             f"{one.planned_watts:,.0f}",
             f"{one.charged_watts:,.0f}",
             f"{one.served_tps:,.0f}",
             _ratio(one.served_tps, one.planned_watts),
-            one.reason,
+            *((one.reason,) if has_room else ()),
         )
     table.add_section()
     served = sum(one.served_tps for one in rows.targets)
@@ -136,18 +150,20 @@ def print_plan(console: Console, rows: PlanRows, *, title: str = "Plan") -> None
         "total",
         "",
         f"{sum(one.load_tps for one in rows.targets):,.0f}",
-        _sum_now(rows.targets),
-        str(sum(one.replicas_allowed for one in rows.targets)),
+        _replicas(_sum_now(rows.targets), sum(one.replicas_allowed for one in rows.targets)),
         f"{sum(one.planned_watts for one in rows.targets):,.0f}",
         f"{sum(one.charged_watts for one in rows.targets):,.0f}",
         f"{served:,.0f}",
         _ratio(served, whole),
-        "tok/s/W over all watts" if whole else "",
+        *(("tok/s/W: over all watts, base included",) if has_room else ()),
         style="bold",
     )
     console.print(table)
+    if not has_room:
+        for one in rows.targets:
+            console.print(f"{one.deployment}: {one.reason}", highlight=False, markup=False)
     for cap in rows.caps:
-        console.print(_cap_text(cap), highlight=False)
+        console.print(_cap_text(cap), highlight=False, soft_wrap=True)
     console.print(
         f"{rows.status} by {rows.rung}, proven gap {rows.gap:.2g}", highlight=False, soft_wrap=True
     )
@@ -210,17 +226,27 @@ def _ratio(served_tps: float, watts: float) -> str:
     return f"{served_tps / watts:.2f}" if watts > 0 else "-"
 
 
-def _sum_now(targets: Sequence[TargetRow]) -> str:
+def _sum_now(targets: Sequence[TargetRow]) -> int | None:
     known = [one.replicas_now for one in targets if one.replicas_now is not None]
-    return str(sum(known)) if known else "-"
+    return sum(known) if known else None
+
+
+def _replicas(now: int | None, allowed: int) -> str:
+    return f"{'-' if now is None else now} → {allowed}"
 
 
 def _cap_text(cap: CapRow) -> str:
-    low, high = cap.shadow_price_low, cap.shadow_price_high
-    shadow = f"{high:.3g}" if high - low <= 1e-9 * max(high, 1.0) else f"{low:.3g} to {high:.3g}"
+    binding = "binding" if cap.is_binding else "not binding"
     return (
-        f"cap {cap.name}: {cap.cap_watts:,.0f} W, charged {cap.charged_watts:,.0f} W "
+        f"cap {cap.name}: {cap.cap_watts:,.0f} W, {binding}; charged {cap.charged_watts:,.0f} W "
         f"(base {cap.base_watts:,.0f} W, unmanaged {cap.unmanaged_watts:,.0f} W), "
-        f"headroom {cap.headroom_watts:,.0f} W, {'binding' if cap.is_binding else 'not binding'}; "
-        f"shadow price {shadow} weighted tok/s per W"
+        f"headroom {cap.headroom_watts:,.0f} W; shadow price {_shadow_price(cap)}"
     )
+
+
+def _shadow_price(cap: CapRow) -> str:
+    low, high = cap.shadow_price_low, cap.shadow_price_high
+    if math.isnan(low) or math.isnan(high):
+        return "not known"
+    shown = f"{high:.3g}" if high - low <= 1e-9 * max(high, 1.0) else f"{low:.3g} to {high:.3g}"
+    return f"{shown} weighted tok/s per W"

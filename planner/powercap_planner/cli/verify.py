@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from powercap_planner.cli.files import load_plan, load_problem
+from powercap_planner.cli.tables import screen
 from powercap_solver.certificate import verify
 
 VIOLATED = 1
@@ -29,7 +29,7 @@ def command(
     """
     read, _ = load_problem(problem)
     violations = verify(read, load_plan(plan))
-    console = Console()
+    console = screen()
     for violation in violations:
         console.print(f"violated: {violation}", highlight=False, markup=False, soft_wrap=True)
     if violations:

@@ -134,12 +134,12 @@ def model_from_curve(
         findings=(
             Finding(
                 reason="IdleAssumed",
-                message=f"{curve.curve_id}: {idle:.0f} W at load 0 is assumed, nothing is measured "
+                message=f"{idle:.0f} W at load 0 is assumed, nothing is measured "
                 f"below {curve.load_tps[0]:.0f} tokens/s",
             ),
             Finding(
                 reason="CapacityAssumed",
-                message=f"{curve.curve_id}: no latency objective: capacity is "
+                message="no latency objective: capacity is "
                 f"{CAPACITY_FRACTION:g} of the largest measured throughput",
             ),
         ),
