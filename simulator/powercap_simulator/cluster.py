@@ -86,7 +86,8 @@ class SimulatedCluster:
         self.scaled_objects = [_scaled_object(deployment) for deployment in scenario.deployments]
         self.spec_replicas = np.zeros(count, dtype=np.int64)
         self._index = {d.key: i for i, d in enumerate(scenario.deployments)}
-        self._random = np.random.default_rng(seed)
+        # Arrivals have a stream of their own: equal whatever is done to the replicas.
+        self._arrivals, self._random = (np.random.default_rng([seed, part]) for part in (0, 1))
         self._rate_wander = np.zeros(count)
         self._power_wander = np.zeros(count)
         self._rates = np.empty((0, count))
@@ -224,13 +225,13 @@ class SimulatedCluster:
         if place == 0:
             times = self.now_seconds + self.tick_seconds * np.arange(_RATE_BLOCK, dtype=np.float64)
             self._rates = np.column_stack([d.workload.rate_rps(times) for d in deployments])
-        noise = self._random.standard_normal(len(deployments))
+        noise = self._arrivals.standard_normal(len(deployments))
         self._rate_wander = _wander(
             self._rate_wander, noise, self.tick_seconds / _RATE_WANDER_SECONDS
         )
         sigma = self.scenario.rate_noise_fraction
         factor = np.exp(sigma * self._rate_wander - sigma**2 / 2)
-        requests = self._random.poisson(self._rates[place] * factor * self.tick_seconds)
+        requests = self._arrivals.poisson(self._rates[place] * factor * self.tick_seconds)
         tokens: FloatArray = requests * self._output_tokens
         return tokens
 

@@ -1,8 +1,9 @@
 """Errors of the simulator.
 
 PowercapSimulatorError
-├── ScenarioError   a scenario, curve or trace breaks its rules; names field and value
-└── WriteError      emulated history could not be handed to a server or file
+├── ScenarioError         a scenario, curve or trace breaks its rules; names field and value
+├── WriteError            emulated history could not be handed to a server or file
+└── PlannerProcessError   the planner could not be started, or did not answer
 """
 
 
@@ -16,3 +17,7 @@ class ScenarioError(PowercapSimulatorError, ValueError):
 
 class WriteError(PowercapSimulatorError, RuntimeError):
     """Emulated history was refused where it was sent."""
+
+
+class PlannerProcessError(PowercapSimulatorError, RuntimeError):
+    """The planner's own process ended, or never listened."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +18,97 @@ FloatArray = NDArray[np.float64]
 
 STEP_SECONDS = 300.0
 _FRESH_SECONDS = 60.0
+_FIELDS = (
+    "power_watts",
+    "ready_replicas",
+    "present_replicas",
+    "arrived_tps",
+    "served_tps",
+    "running_requests",
+    "waiting_requests",
+    "ttft_p95_seconds",
+    "itl_p95_seconds",
+)
+
+
+class WindowedHistory:
+    """Windows of a cluster's history, each averaged once however often it is observed."""
+
+    def __init__(self, cluster: SimulatedCluster, *, step_seconds: float = STEP_SECONDS) -> None:
+        """Begin with the cluster's first record.
+
+        Raises:
+            ScenarioError: when the step is no multiple of the cluster's tick.
+        """
+        ticks = round(step_seconds / cluster.tick_seconds)
+        if ticks < 1 or abs(ticks * cluster.tick_seconds - step_seconds) > 1e-6:
+            raise ScenarioError(
+                f"step_seconds is {step_seconds}; accepted: a multiple of {cluster.tick_seconds} s"
+            )
+        self._cluster = cluster
+        self._step_seconds = step_seconds
+        self._ticks = ticks
+        self._done = 0
+        self._times: list[float] = []
+        self._totals: list[float] = []
+        self._windows: list[FloatArray] = []
+
+    def observe(self, *, window_seconds: float | None = None) -> ClusterObservation:
+        """Return what was measured; ticks that do not yet fill a window are left out.
+
+        Args:
+            window_seconds: how far back to look; None is all there is.
+
+        Raises:
+            ScenarioError: when less than one window was stepped.
+        """
+        self._catch_up()
+        if not self._windows:
+            raise ScenarioError(f"less than one window of {self._step_seconds:g} s was emulated")
+        kept = len(self._windows)
+        if window_seconds is not None:
+            kept = min(kept, max(1, round(window_seconds / self._step_seconds)))
+        cluster, scenario = self._cluster, self._cluster.scenario
+        table = np.array(self._windows[-kept:])
+        deployments = tuple(
+            DeploymentObservation(
+                namespace=spec.namespace,
+                name=spec.name,
+                gpu_type=GPU_TYPES[spec.curve.gpu].name,
+                gpus_per_replica=spec.curve.gpus_per_replica,
+                min_replicas=scaled.min_replicas,
+                max_replicas=scaled.max_replicas,
+                replica_rule=spec.replica_rule,
+                **{field: table[:, row, place].copy() for row, field in enumerate(_FIELDS)},
+            )
+            for place, (spec, scaled) in enumerate(
+                zip(scenario.deployments, cluster.scaled_objects, strict=True)
+            )
+        )
+        return ClusterObservation(
+            time_seconds=np.array(self._times[-kept:]),
+            step_seconds=self._step_seconds,
+            deployments=deployments,
+            gpu_count=scenario.gpu_count,
+            parked_gpu_watts={
+                kind.name: kind.parked_watts
+                for kind in GPU_TYPES.values()
+                if kind.name in scenario.gpu_count
+            },
+            host_idle_watts=sum(node.host_idle_watts for node in scenario.nodes),
+            total_watts=np.array(self._totals[-kept:]),
+            measured=_reading(cluster),
+        )
+
+    def _catch_up(self) -> None:
+        records = self._cluster.records
+        while len(records) - self._done >= self._ticks:
+            part = records[self._done : self._done + self._ticks]
+            self._done += self._ticks
+            self._times.append(part[-1].time_seconds)
+            self._totals.append(float(np.mean([record.measured_watts for record in part])))
+            table = np.array([_row(record, self._cluster.tick_seconds) for record in part])
+            self._windows.append(_mean_of_known(table))
 
 
 def observe_history(
@@ -30,7 +119,7 @@ def observe_history(
 ) -> ClusterObservation:
     """Return what was measured so far, averaged over windows of ``step_seconds``.
 
-    The newest window ends now; what does not fill a window at the beginning is left out.
+    Windows are counted from the cluster's start; ticks that do not fill the last one are left out.
 
     Args:
         cluster: The cluster, stepped at least one window.
@@ -40,86 +129,42 @@ def observe_history(
     Raises:
         ScenarioError: when less than one window was stepped.
     """
-    ticks = round(step_seconds / cluster.tick_seconds)
-    if ticks < 1 or abs(ticks * cluster.tick_seconds - step_seconds) > 1e-6:
-        raise ScenarioError(
-            f"step_seconds is {step_seconds}; accepted: a multiple of {cluster.tick_seconds} s"
-        )
-    records = cluster.records
-    if window_seconds is not None:
-        records = records[-max(1, round(window_seconds / step_seconds)) * ticks :]
-    steps = len(records) // ticks
-    if steps < 1:
-        raise ScenarioError(f"less than one window of {step_seconds:g} s was emulated")
-    kept = records[len(records) - steps * ticks :]
+    history = WindowedHistory(cluster, step_seconds=step_seconds)
+    return history.observe(window_seconds=window_seconds)
 
-    def series(read: Callable[[TickRecord], FloatArray]) -> FloatArray:
-        table = np.array([read(record) for record in kept]).reshape(steps, ticks, -1)
-        return _mean_of_known(table)
 
-    seconds = cluster.tick_seconds
-    power = series(lambda r: r.pod_watts)
-    ready = series(lambda r: r.ready)
-    present = series(lambda r: r.present)
-    arrived = series(lambda r: r.served.arrived_tokens) / seconds
-    served = series(lambda r: r.served.served_tokens) / seconds
-    running = series(lambda r: r.served.running_requests)
-    waiting = series(lambda r: r.served.waiting_requests)
-    ttft = series(lambda r: r.served.ttft_p95_seconds)
-    itl = series(lambda r: r.served.itl_p95_seconds)
-    total = np.array([r.measured_watts for r in kept]).reshape(steps, ticks).mean(axis=1)
-    deployments = tuple(
-        DeploymentObservation(
-            namespace=spec.namespace,
-            name=spec.name,
-            gpu_type=GPU_TYPES[spec.curve.gpu].name,
-            gpus_per_replica=spec.curve.gpus_per_replica,
-            power_watts=power[:, d].copy(),
-            ready_replicas=ready[:, d].copy(),
-            present_replicas=present[:, d].copy(),
-            arrived_tps=arrived[:, d].copy(),
-            served_tps=served[:, d].copy(),
-            running_requests=running[:, d].copy(),
-            waiting_requests=waiting[:, d].copy(),
-            ttft_p95_seconds=ttft[:, d].copy(),
-            itl_p95_seconds=itl[:, d].copy(),
-            min_replicas=cluster.scaled_objects[d].min_replicas,
-            max_replicas=cluster.scaled_objects[d].max_replicas,
-            replica_rule=spec.replica_rule,
-        )
-        for d, spec in enumerate(cluster.scenario.deployments)
+def _row(record: TickRecord, tick_seconds: float) -> FloatArray:
+    """One tick, float64[field, deployment], in the order of ``_FIELDS``."""
+    served = record.served
+    row: FloatArray = np.array(
+        [
+            record.pod_watts,
+            record.ready,
+            record.present,
+            served.arrived_tokens / tick_seconds,
+            served.served_tokens / tick_seconds,
+            served.running_requests,
+            served.waiting_requests,
+            served.ttft_p95_seconds,
+            served.itl_p95_seconds,
+        ]
     )
-    return ClusterObservation(
-        time_seconds=np.array([r.time_seconds for r in kept[ticks - 1 :: ticks]]),
-        step_seconds=step_seconds,
-        deployments=deployments,
-        gpu_count=cluster.scenario.gpu_count,
-        parked_gpu_watts={
-            kind.name: kind.parked_watts
-            for kind in GPU_TYPES.values()
-            if kind.name in cluster.scenario.gpu_count
-        },
-        host_idle_watts=sum(node.host_idle_watts for node in cluster.scenario.nodes),
-        total_watts=total,
-        measured=_reading(cluster, kept),
-    )
+    return row
 
 
-def _reading(cluster: SimulatedCluster, records: Sequence[TickRecord]) -> Reading:
-    fresh = [
-        r.measured_watts for r in records[-max(1, round(_FRESH_SECONDS / cluster.tick_seconds)) :]
-    ]
+def _reading(cluster: SimulatedCluster) -> Reading:
+    fresh = cluster.records[-max(1, round(_FRESH_SECONDS / cluster.tick_seconds)) :]
     return Reading(
-        power_watts=float(np.mean(fresh)),
-        measured_at_seconds=records[-1].time_seconds,
+        power_watts=float(np.mean([record.measured_watts for record in fresh])),
+        measured_at_seconds=fresh[-1].time_seconds,
         source="simulator",
     )
 
 
 def _mean_of_known(table: FloatArray) -> FloatArray:
-    """Mean over axis 1 of what is not NaN; NaN where all is."""
+    """Mean over axis 0 of what is not NaN; NaN where all is."""
     known = np.isfinite(table)
-    count = known.sum(axis=1)
-    total = np.where(known, table, 0.0).sum(axis=1)
+    count = known.sum(axis=0)
+    total = np.where(known, table, 0.0).sum(axis=0)
     mean: FloatArray = np.where(count > 0, total / np.maximum(count, 1), np.nan)
     return mean

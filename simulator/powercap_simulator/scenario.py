@@ -205,11 +205,11 @@ def mixed_scenario() -> Scenario:
                 output=100, limits=(1, 4), priority=3, peak_hour=13.0, trough=0.15,
             ),
             deployment(
-                "legal", "contracts-13b", "llama-2-13b", "A100", peak_replicas=1.5, prompt=2500,
+                "legal", "contracts-13b", "llama-2-13b", "A100", peak_replicas=1.7, prompt=2500,
                 output=300, limits=(1, 2), priority=2, peak_hour=10.0, trough=0.1,
             ),
             deployment(
-                "research", "vision-12b", "gemma-3-12b", "H100", peak_replicas=1.6, prompt=1000,
+                "research", "vision-12b", "gemma-3-12b", "H100", peak_replicas=1.8, prompt=1000,
                 output=500, limits=(1, 3), priority=1, peak_hour=17.0,
             ),
         ),
