@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from powercap_planner.errors import InputFileError
 from powercap_planner.sources.files import read_observation
 
 
@@ -32,14 +34,17 @@ class FileClock:
         self._seen: tuple[object, float] | None = None
 
     def now_seconds(self) -> float:
-        """Return Unix time, s; read again when the file changes.
+        """Return Unix time, s; read again when the file changes, as before while it is broken.
 
         Raises:
-            InputFileError: the file cannot be used.
+            InputFileError: the file could never be used.
         """
         mark = fingerprint(self._path)
-        if self._seen is None or self._seen[0] != mark:
+        if self._seen is None:
             self._seen = (mark, float(read_observation(self._path).time_seconds[-1]))
+        elif self._seen[0] != mark:
+            with suppress(InputFileError):
+                self._seen = (mark, float(read_observation(self._path).time_seconds[-1]))
         return self._seen[1]
 
 

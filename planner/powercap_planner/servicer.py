@@ -1,8 +1,8 @@
 """The gRPC face of the service: messages in and out, errors into status codes, nothing else.
 
 RequestError -> INVALID_ARGUMENT with google.rpc.BadRequest; DataMissingError ->
-FAILED_PRECONDITION; SourceError -> UNAVAILABLE; anything else -> INTERNAL with a reference into
-the log, never a traceback.
+FAILED_PRECONDITION; a source or file that cannot be read -> UNAVAILABLE; anything else -> INTERNAL
+with a reference into the log, never a traceback.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from powercap_planner.convert import (
     response_from_outcome,
     response_from_status,
 )
-from powercap_planner.errors import DataMissingError, RequestError, SourceError
+from powercap_planner.errors import DataMissingError, InputFileError, RequestError, SourceError
 from powercap_planner.service import PlannerService
 from powercap_planner.telemetry import event
 from powercap_proto.v1 import planner_pb2 as pb
@@ -92,7 +92,7 @@ async def _answered(work: Awaitable[_Answer], context: Context) -> _Answer:
     except DataMissingError as error:
         _logger.warning("not ready: %s", error, extra=event("not_ready"))
         await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
-    except SourceError as error:
+    except (SourceError, InputFileError) as error:
         _logger.warning("unavailable: %s", error, extra=event("unavailable"))
         await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
     except Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import queue
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,7 +18,9 @@ from typing import Any
 import numpy as np
 from control_plane import die_with_parent
 
+from powercap_planner.config import ServeConfig
 from powercap_planner.observations import ClusterObservation, DeploymentObservation, Reading
+from powercap_planner.server import PlannerServer
 
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
@@ -129,6 +132,44 @@ class PlannerProcess:
             for line in stream:
                 self._lines.put(line)
         self._lines.put("")
+
+
+class PlannerThread:
+    """The same server in this process, on an event loop of its own: quicker to start.
+
+    Args:
+        settings: of ``ServeConfig``; ``listen`` is a free port.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        self._server = PlannerServer(ServeConfig(listen="127.0.0.1:0", **settings))
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    @property
+    def target(self) -> str:
+        """Where clients connect."""
+        return f"127.0.0.1:{self._server.port}"
+
+    def __enter__(self) -> PlannerThread:
+        self._thread.start()
+        self._run(self._server.start())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._run(self._server.stop(0))
+        self._run(self._loop.shutdown_default_executor())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(STOP_SECONDS)
+        self._loop.close()
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(START_SECONDS)
 
 
 def sample_observation(
