@@ -118,7 +118,7 @@ def run(
         changed = apply(inputs, what_if)
         outcome = plan_inputs(changed, now_seconds=now_seconds, valid_seconds=180.0)
     if save_problem_to:
-        save_problem(save_problem_to, outcome.problem, changed)
+        save_problem(save_problem_to, outcome.problem, changed, planned_at_seconds=now_seconds)
     if save_plan_to:
         write_text(save_plan_to, plan_to_json(outcome.plan))
     show(outcome, None if what_if.is_empty else unchanged, as_json=as_json)

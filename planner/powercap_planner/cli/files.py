@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,36 @@ KIND = "powercap.planning"
 VERSION = 1
 
 
-def save_problem(path: Path, problem: PlanningProblem, inputs: PlanningInputs) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ProblemFile:
+    """What a problem file holds."""
+
+    problem: PlanningProblem
+    inputs: PlanningInputs | None
+    """What the problem follows from; None for a bare problem."""
+    planned_at_seconds: float
+    """Unix time; 0 for a bare problem."""
+
+
+def save_problem(
+    path: Path,
+    problem: PlanningProblem,
+    inputs: PlanningInputs,
+    *,
+    planned_at_seconds: float,
+) -> None:
     """Write a problem together with what it follows from."""
     document = {
         "kind": KIND,
         "version": VERSION,
+        "planned_at_seconds": planned_at_seconds,
         "problem": json.loads(problem_to_json(problem)),
         "inputs": inputs_to_dict(inputs),
     }
     write_text(path, json.dumps(document, allow_nan=False) + "\n")
 
 
-def load_problem(path: Path) -> tuple[PlanningProblem, PlanningInputs | None]:
+def load_problem(path: Path) -> ProblemFile:
     """Read a problem, and what it follows from where the file holds that.
 
     Raises:
@@ -44,12 +63,15 @@ def load_problem(path: Path) -> tuple[PlanningProblem, PlanningInputs | None]:
         raise InputFileError(f"{path}: not JSON: {error}") from error
     try:
         if not isinstance(document, dict) or document.get("kind") != KIND:
-            return problem_from_json(text), None
+            return ProblemFile(problem=problem_from_json(text), inputs=None, planned_at_seconds=0.0)
         fields = Fields(document)
         if (version := fields.whole("version")) != VERSION:
             raise fields.error("version", f"is {version}; accepted: {VERSION}")
-        problem = problem_from_json(json.dumps(document.get("problem")))
-        return problem, inputs_from_fields(fields.child("inputs"))
+        return ProblemFile(
+            problem=problem_from_json(json.dumps(document.get("problem"))),
+            inputs=inputs_from_fields(fields.child("inputs")),
+            planned_at_seconds=fields.number("planned_at_seconds", low=0),
+        )
     except (InputFileError, FileFormatError) as error:
         raise InputFileError(f"{path}: {error}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -10,9 +11,9 @@ from powercap_planner.units import utc_text
 
 
 def outcome_to_dict(outcome: PlanOutcome) -> dict[str, Any]:
-    """Return the plan as JSON values."""
+    """Return the plan as JSON values; what is not known is None."""
     plan = outcome.plan
-    return {
+    document = {
         "plan_id": outcome.plan_id,
         "planned_at": utc_text(outcome.planned_at_seconds),
         "expires_at": utc_text(outcome.expires_at_seconds),
@@ -26,3 +27,14 @@ def outcome_to_dict(outcome: PlanOutcome) -> dict[str, Any]:
         "yielded_floors": [asdict(one) for one in plan.yielded_floors],
         "findings": [asdict(one) for one in outcome.findings],
     }
+    return dict(_without_nan(document))
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _without_nan(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(one) for one in value]
+    return value

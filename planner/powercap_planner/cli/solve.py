@@ -71,12 +71,13 @@ def command(
         load_factor=load_factor,
         replicas=changes.parse_pins(replicas),
     )
-    read, inputs = load_problem(problem)
-    if inputs is not None and objective is None and _is_made_from(read, inputs):
+    read = load_problem(problem)
+    inputs = read.inputs
+    if inputs is not None and objective is None and _is_made_from(read.problem, inputs):
         changes.run(
             inputs,
             what_if,
-            now_seconds=0.0,
+            now_seconds=read.planned_at_seconds,
             as_json=json,
             save_problem_to=save_problem,
             save_plan_to=save_plan,
@@ -84,7 +85,7 @@ def command(
         return
     _refuse_table_changes(what_if, inputs)
     _solve_bare(
-        read,
+        read.problem,
         what_if,
         kind=objective or ObjectiveKind.THROUGHPUT_PER_WATT,
         as_json=json,

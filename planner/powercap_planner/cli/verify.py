@@ -27,8 +27,7 @@ def command(
     Example:
       powercap verify problem.json plan.json
     """
-    read, _ = load_problem(problem)
-    violations = verify(read, load_plan(plan))
+    violations = verify(load_problem(problem).problem, load_plan(plan))
     console = screen()
     for violation in violations:
         console.print(f"violated: {violation}", highlight=False, markup=False, soft_wrap=True)
