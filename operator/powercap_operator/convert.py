@@ -85,7 +85,10 @@ def _deployment(target: Target, *, is_plan_in_force: bool) -> planner_pb2.Deploy
     )
     if target.present is not None:
         message.present_replicas = target.present
-    if target.is_fixed_charge or is_plan_in_force:
+    # Without a plan the user's own maximum is no allowance: a target without data would be
+    # charged for all of it.
+    is_in_force = is_plan_in_force and target.record.allowed is not None
+    if target.is_fixed_charge or is_in_force:
         message.allowed_replicas = target.enforced
     if not target.is_fixed_charge:
         message.min_replicas = target.soft_floor

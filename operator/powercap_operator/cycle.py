@@ -31,7 +31,7 @@ from powercap_operator.errors import (
 )
 from powercap_operator.kube import Item, Kube
 from powercap_operator.plan import CapPlan, Measurement
-from powercap_operator.policy import Cap, PowerCapSpec, parse_spec
+from powercap_operator.policy import Cap, PowerCapSpec, Rollout, parse_spec
 from powercap_operator.rollout import Step, StepReason
 from powercap_operator.world import World, observe, observe_for_release
 from powercap_proto.client import (
@@ -155,9 +155,12 @@ def _paced(spec: PowerCapSpec, interval_seconds: float | None) -> PowerCapSpec:
 async def _full_cycle(item: Item, spec: PowerCapSpec, services: Services) -> bool:
     world = await observe(services.kube, item, spec=spec, now=services.clock())
     plan, failure = await _ask(world, services)
-    measurement, silence = await _measure(spec.cap, services, failure=failure)
+    measurement, silence = await _measure(spec.cap, services)
     if not world.targets:
         failure = silence
+    elif failure is not None and failure.kind is FailureKind.UNREACHABLE and silence is None:
+        # It answers here, so it is there: what it cannot reach are its metrics.
+        failure = replace(failure, kind=FailureKind.NOT_READY)
     now = services.clock()
     situation = _situation(replace(world, now=now), services, plan, failure, measurement)
     decision = decide(situation)
@@ -167,7 +170,7 @@ async def _full_cycle(item: Item, spec: PowerCapSpec, services: Services) -> boo
 
 
 async def _feedback_cycle(item: Item, spec: PowerCapSpec, services: Services) -> bool:
-    measurement, failure = await _measure(spec.cap, services, failure=None)
+    measurement, failure = await _measure(spec.cap, services)
     now = services.clock()
     empty = World(
         item=item,
@@ -224,7 +227,9 @@ async def _ask(world: World, services: Services) -> tuple[CapPlan | None, Failur
     if not world.targets:
         return None, None
     request = convert.plan_request(
-        world.spec, world.targets, is_plan_in_force=world.memory.in_force is not None
+        world.spec,
+        world.targets,
+        is_plan_in_force=world.spec.rollout is Rollout.AUTO and world.memory.in_force is not None,
     )
     try:
         response = await services.planner.calculate_optimal_replicas(request)
@@ -235,11 +240,7 @@ async def _ask(world: World, services: Services) -> tuple[CapPlan | None, Failur
         return None, failure
 
 
-async def _measure(
-    cap: Cap, services: Services, *, failure: Failure | None
-) -> tuple[Measurement | None, Failure | None]:
-    if failure is not None and failure.kind is FailureKind.UNREACHABLE:
-        return None, failure
+async def _measure(cap: Cap, services: Services) -> tuple[Measurement | None, Failure | None]:
     try:
         response = await services.planner.get_status(convert.status_request(cap))
     except PlannerError as error:

@@ -149,7 +149,9 @@ def _ledger(targets: tuple[Target, ...], plan: CapPlan) -> Ledger:
     entries: dict[Key, Entry] = {}
     for target in targets:
         planned = _planned(target, plan)
-        if planned is None or planned.watts_per_replica <= 0:
+        # Held targets are in the plan's fixed watts, at what is allowed or present.
+        is_planned = planned is not None and planned.status is PlanStatus.PLANNED
+        if planned is None or not is_planned or planned.watts_per_replica <= 0:
             continue
         entries[target.key] = Entry(
             allowed=target.enforced,
@@ -190,10 +192,9 @@ def _wishes(targets: tuple[Target, ...], plan: CapPlan) -> tuple[Wish, ...]:
 
 def _no_raise_reason(situation: Situation, plan: CapPlan) -> str:
     for target in situation.targets:
-        planned = plan.targets.get(target.workload_key)
-        is_charged = planned is not None and planned.watts_per_replica > 0
-        if target.is_writable and not is_charged:
-            return f"the charge of {target.key[0]}/{target.key[1]} is not known"
+        why = _uncharged(target, plan) if target.is_writable else ""
+        if why:
+            return why
     is_over = is_over_cap(situation)
     if is_over is None:
         reason = situation.measurement.reason if situation.measurement else "no answer"
@@ -203,6 +204,18 @@ def _no_raise_reason(situation: Situation, plan: CapPlan) -> str:
     shed_at = situation.last_shed_at
     if shed_at is not None and situation.now - shed_at < _lag(situation):
         return "shedding is still taking effect"
+    return ""
+
+
+def _uncharged(target: Target, plan: CapPlan) -> str:
+    """Return why the plan does not charge a target for all it may run; empty when it does."""
+    name = f"{target.key[0]}/{target.key[1]}"
+    planned = plan.targets.get(target.workload_key)
+    if planned is None or planned.watts_per_replica <= 0:
+        return f"the charge of {name} is not known"
+    most = max(planned.replicas, target.present or 0)
+    if planned.status is PlanStatus.HELD and target.enforced > most:
+        return f"{name} is held at {planned.replicas} and not lowered yet"
     return ""
 
 

@@ -105,6 +105,8 @@ class ScriptedPlanner(planner_pb2_grpc.PlannerServicer):
                 most = max(asked.allowed_replicas, asked.present_replicas)
                 item.optimal_replicas = most
                 fixed += most * answer.watts
+            elif answer.status == planner_pb2.DeploymentReplicas.STATUS_HELD:
+                fixed += max(asked.allowed_replicas, asked.present_replicas) * answer.watts
             else:
                 charged += answer.replicas * answer.watts
         cap = request.caps[0]
@@ -155,16 +157,14 @@ class RunningOperator:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+        self._log.close()
 
     def stop(self) -> None:
         self.process.terminate()
         try:
             self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            raise
         finally:
-            self._log.close()
+            self.kill()
 
 
 @dataclass
@@ -318,20 +318,29 @@ def maxima(site: Site) -> Iterator[Watched]:
     closing = threading.Event()
 
     def follow() -> None:
-        while not closing.is_set():
-            for _, item in site.client.watch(
-                ScaledObject, namespace=site.namespace, server_timeout=1
-            ):
-                name, maximum = item.metadata.name, item.spec.get("maxReplicaCount")
-                if name not in known or known[name] != maximum:
-                    known[name] = maximum
-                    watched.changes.append((name, maximum))
+        for _, item in site.client.watch(ScaledObject, namespace=site.namespace):
+            if closing.is_set():
+                return
+            name, maximum = item.metadata.name, item.spec.get("maxReplicaCount")
+            if name not in known or known[name] != maximum:
+                known[name] = maximum
+                watched.changes.append((name, maximum))
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
     yield watched
     closing.set()
+    # Any further change ends the watch.
+    body = {"metadata": {"annotations": {"closing": "true"}}}
+    site.client.patch(
+        ScaledObject,
+        next(iter(known)),
+        body,
+        namespace=site.namespace,
+        patch_type=PatchType.MERGE,
+    )
     thread.join(10)
+    assert not thread.is_alive()
 
 
 @pytest.fixture

@@ -1,0 +1,230 @@
+"""The operator on a real API server when something fails: nothing that fails raises a maximum."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import grpc
+
+from powercap_proto.v1 import planner_pb2
+
+
+def test_planner_killed_holds_then_safe_maxima(
+    site: Any, planner: Any, start_operator: Any, maxima: Any
+) -> None:
+    site.add("chat", replicas=2, maximum=10)
+    site.add("batch", replicas=1, maximum=10)
+    planner.allow("chat", 5, safe_max=3)
+    planner.allow("batch", 4, safe_max=4)
+    planner.valid_seconds = 6.0
+    start_operator()
+    cap = site.cap(watts=1000)
+    site.wait(lambda: (site.maximum("chat"), site.maximum("batch")) == (5, 4), "planned")
+    site.cycles(cap, 1)
+
+    killed_at = datetime.datetime.now(datetime.UTC)
+    planner.stop()
+    site.scale("chat", 5)
+    site.wait(
+        lambda: site.condition(cap, "PlannerReachable").get("status") == "False", "it is noticed"
+    )
+    site.cycles(cap, 3)
+    held = (site.maximum("chat"), site.maximum("batch"))
+    outage = site.condition(cap, "PlannerReachable")["lastTransitionTime"]
+    site.wait(lambda: site.maximum("chat") == 3, "safe maxima apply after expiry")
+    site.cycles(cap, 2)
+
+    assert held == (5, 4)
+    began = datetime.datetime.fromisoformat(outage)
+    assert killed_at <= began <= killed_at + datetime.timedelta(seconds=5)
+    assert site.condition(cap, "PlannerReachable")["lastTransitionTime"] == outage
+    assert (site.maximum("chat"), site.maximum("batch")) == (3, 4)
+    assert site.condition(cap, "Ready")["reason"] == "PlannerUnreachable"
+    assert site.status(cap)["lastCycle"]["outcome"] == "SafeMaxima"
+    assert "SafeMaximaApplied" in dict(site.events(of=cap))
+    assert [change for change in maxima.changes if change[0] == "batch"] == [
+        ("batch", 10),
+        ("batch", 4),
+    ]
+
+
+def test_a_raise_by_hand_during_an_outage_is_taken_back(
+    site: Any, planner: Any, start_operator: Any
+) -> None:
+    site.add("chat", maximum=10)
+    planner.allow("chat", 5)
+    start_operator()
+    cap = site.cap(watts=1000)
+    site.wait(lambda: site.maximum("chat") == 5, "planned")
+    planner.stop()
+    site.wait(
+        lambda: site.condition(cap, "PlannerReachable").get("status") == "False", "it is noticed"
+    )
+
+    site.set_maximum("chat", 40)
+
+    site.wait(lambda: site.maximum("chat") == 5, "the plan in force holds")
+    assert site.target(cap, "chat")["userMax"] == 40
+    assert "PlanHeld" in dict(site.events(of=cap))
+
+
+def test_a_planner_that_returns_is_used_at_once(
+    site: Any, planner: Any, start_operator: Any
+) -> None:
+    site.add("chat", maximum=10)
+    planner.allow("chat", 5)
+    start_operator()
+    cap = site.cap(watts=1000)
+    site.wait(lambda: site.maximum("chat") == 5, "planned")
+    planner.stop()
+    site.wait(
+        lambda: site.condition(cap, "PlannerReachable").get("status") == "False", "it is noticed"
+    )
+
+    planner.allow("chat", 7)
+    planner.start()
+
+    site.wait(lambda: site.maximum("chat") == 7, "the new plan is written")
+    site.wait(lambda: site.condition(cap, "PlannerReachable")["status"] == "True", "reachable")
+
+
+def test_nothing_is_written_before_there_is_a_plan(
+    site: Any, planner: Any, start_operator: Any
+) -> None:
+    site.add("chat", maximum=10)
+    planner.error = (grpc.StatusCode.FAILED_PRECONDITION, "no power metrics of chat")
+    start_operator()
+
+    cap = site.cap(watts=1000)
+    site.cycles(cap, 3)
+
+    assert site.maximum("chat") == 10
+    metrics = site.condition(cap, "MetricsHealthy")
+    assert (metrics["status"], metrics["reason"]) == ("False", "MetricsMissing")
+    assert "no power metrics of chat" in metrics["message"]
+    assert site.condition(cap, "PlannerReachable")["status"] == "True"
+
+
+def test_a_planner_without_prometheus_is_not_called_unreachable(
+    site: Any, planner: Any, start_operator: Any
+) -> None:
+    site.add("chat", maximum=10)
+    planner.error = (grpc.StatusCode.UNAVAILABLE, "Prometheus does not answer")
+    start_operator()
+
+    cap = site.cap(watts=1000)
+    site.cycles(cap, 1)
+
+    assert site.condition(cap, "PlannerReachable")["status"] == "True"
+    metrics = site.condition(cap, "MetricsHealthy")
+    assert metrics["reason"] == "MetricsMissing"
+    assert "Prometheus does not answer" in metrics["message"]
+
+
+def test_measured_watts_above_the_cap_shed_the_least_important_first(
+    site: Any, planner: Any, start_operator: Any
+) -> None:
+    site.add("important", replicas=4, maximum=4)
+    site.add("batch", replicas=4, maximum=4)
+    planner.allow("important", 4)
+    planner.allow("batch", 4)
+    start_operator()
+    namespace = site.namespace
+    cap = site.cap(
+        watts=1000,
+        intervalSeconds=60,
+        feedbackIntervalSeconds=1,
+        targets=[{"namespace": namespace, "name": "important", "priority": 5}],
+    )
+    site.cycles(cap, 1)
+    before = (site.maximum("important"), site.maximum("batch"))
+
+    planner.measured_watts = 1150.0
+    site.wait(lambda: site.maximum("batch") == 2, "150 W are two replicas of 100 W")
+    planner.measured_watts = 900.0
+    site.wait(lambda: site.condition(cap, "CapHeld").get("status") == "True", "held again")
+
+    assert before == (4, 4)
+    assert site.maximum("important") == 4
+    assert site.maximum("batch") == 2
+    assert site.status(cap)["lastShed"]["watts"] == 200
+    assert "1150 W are above the cap of 1000 W" in dict(site.events(of=cap))["Shed"]
+
+
+def test_without_measured_watts_nothing_rises(site: Any, planner: Any, start_operator: Any) -> None:
+    site.add("chat", maximum=10)
+    planner.allow("chat", 3)
+    start_operator()
+    cap = site.cap(watts=1000)
+    site.wait(lambda: site.maximum("chat") == 3, "planned")
+
+    planner.measured_watts = None
+    planner.allow("chat", 6)
+    site.cycles(cap, 3)
+
+    assert site.maximum("chat") == 3
+    assert site.condition(cap, "MetricsHealthy")["reason"] == "PowerNotMeasured"
+    assert site.condition(cap, "CapHeld")["status"] == "Unknown"
+    assert "watts are not measured" in site.target(cap, "chat")["reason"]
+
+
+def test_a_target_without_data_is_never_raised(
+    site: Any, planner: Any, start_operator: Any
+) -> None:
+    site.add("chat", maximum=10)
+    planner.allow("chat", 3)
+    start_operator()
+    cap = site.cap(watts=1000)
+    site.wait(lambda: site.maximum("chat") == 3, "planned")
+
+    planner.allow("chat", 6, status=planner_pb2.DeploymentReplicas.STATUS_HELD)
+    site.cycles(cap, 3)
+
+    assert site.maximum("chat") == 3
+    assert site.target(cap, "chat")["state"] == "Held"
+    assert site.condition(cap, "MetricsHealthy")["reason"] == "TargetsHeld"
+
+
+def test_an_impossible_answer_is_not_used(site: Any, planner: Any, start_operator: Any) -> None:
+    site.add("chat", maximum=10)
+    planner.allow("chat", 3, watts=float("nan"))
+    start_operator()
+
+    cap = site.cap(watts=1000)
+    site.cycles(cap, 2)
+
+    assert site.maximum("chat") == 10
+    ready = site.condition(cap, "Ready")
+    assert ready["reason"] == "AnswerUnusable"
+    assert "charged_watts_per_replica is nan" in ready["message"]
+
+
+def test_an_operator_killed_after_remembering_loses_no_maximum(
+    site: Any, planner: Any, start_operator: Any
+) -> None:
+    site.add("chat", maximum=10)
+    planner.allow("chat", 3)
+    first = start_operator()
+    cap = site.cap(watts=1000)
+    site.wait(lambda: site.maximum("chat") == 3, "planned")
+    first.kill()
+
+    planner.allow("chat", 2)
+    start_operator()
+    site.wait(lambda: site.maximum("chat") == 2, "the new process plans on")
+    remembered = site.target(cap, "chat")["userMax"]
+    site.delete_cap(cap)
+
+    assert remembered == 10
+    assert site.maximum("chat") == 10
+
+
+def test_no_matching_scaled_object_is_said(site: Any, start_operator: Any) -> None:
+    start_operator()
+
+    cap = site.cap(watts=1000)
+    site.cycles(cap, 1)
+
+    ready = site.condition(cap, "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "NoTargets")

@@ -1,0 +1,154 @@
+"""The operator on a real API server among others: owners, pauses, people, other PowerCaps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightkube.generic_resource import create_namespaced_resource
+
+ScaledObject = create_namespaced_resource("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects")
+
+OWNER = {
+    "apiVersion": "serving.kserve.io/v1beta1",
+    "kind": "InferenceService",
+    "name": "llm",
+    "uid": "6f1d3c1a-0000-4000-8000-000000000000",
+    "controller": True,
+}
+
+
+def test_what_a_controller_owns_is_reported_and_not_patched(
+    site: Any, planner: Any, start_operator: Any
+) -> None:
+    site.add("owned", replicas=2, maximum=6, ownerReferences=[OWNER])
+    site.add("chat", maximum=10)
+    planner.allow("owned", 1)
+    planner.allow("chat", 2)
+    start_operator()
+
+    cap = site.cap(watts=1000)
+    site.wait(lambda: site.maximum("chat") == 2, "its neighbour is planned")
+    site.cycles(cap, 2)
+
+    assert site.maximum("owned") == 6
+    target = site.target(cap, "owned")
+    assert target["state"] == "OwnedElsewhere"
+    assert "InferenceService/llm" in target["reason"]
+    asked = {item.name: item for item in planner.requests[-1].deployments}
+    assert asked["owned"].is_fixed_charge
+    assert (asked["owned"].allowed_replicas, asked["owned"].present_replicas) == (6, 2)
+    assert site.status(cap)["managedTargets"] == "1/2"
+
+
+def test_what_keda_pauses_is_charged_and_not_patched(
+    site: Any, planner: Any, start_operator: Any
+) -> None:
+    pause = {"autoscaling.keda.sh/paused-replicas": "2"}
+    site.add("paused", replicas=2, maximum=6, annotations=pause)
+    planner.allow("paused", 1)
+    start_operator()
+
+    cap = site.cap(watts=1000)
+    site.cycles(cap, 2)
+
+    assert site.maximum("paused") == 6
+    assert site.target(cap, "paused")["state"] == "Paused"
+    assert planner.requests[-1].deployments[0].is_fixed_charge
+
+
+def test_a_foreign_change_becomes_the_original_and_the_plan_comes_back(
+    site: Any, planner: Any, start_operator: Any
+) -> None:
+    site.add("chat", maximum=10)
+    planner.allow("chat", 3)
+    start_operator()
+    cap = site.cap(watts=1000)
+    site.wait(lambda: site.maximum("chat") == 3, "planned")
+    site.cycles(cap, 1)
+
+    site.set_maximum("chat", 20)
+    site.wait(lambda: site.target(cap, "chat").get("userMax") == 20, "adopted")
+    site.wait(lambda: site.maximum("chat") == 3, "the plan comes back")
+    site.delete_cap(cap)
+
+    assert site.maximum("chat") == 20
+    assert "set to 20 by someone else" in dict(site.events())["ForeignChange"]
+
+
+def test_who_keeps_changing_it_back_is_not_fought(
+    site: Any, planner: Any, start_operator: Any
+) -> None:
+    site.add("chat", maximum=10)
+    planner.allow("chat", 3)
+    start_operator()
+    cap = site.cap(watts=1000)
+    site.wait(lambda: site.maximum("chat") == 3, "planned")
+
+    for attempt in (11, 12):
+        site.set_maximum("chat", attempt)
+        site.wait(lambda: site.maximum("chat") == 3, "written back")
+        site.cycles(cap, 1)
+    site.set_maximum("chat", 13)
+    site.wait(lambda: site.target(cap, "chat").get("state") == "Contended", "given up")
+    site.cycles(cap, 2)
+
+    assert site.maximum("chat") == 13
+    assert planner.requests[-1].deployments[0].is_fixed_charge
+
+
+def test_of_two_power_caps_the_lower_name_wins_and_both_say_so(
+    site: Any, planner: Any, start_operator: Any
+) -> None:
+    site.add("chat", maximum=10)
+    planner.allow("chat", 4)
+    start_operator()
+    loser = site.cap(f"{site.namespace}-b", watts=1000)
+    site.wait(lambda: site.maximum("chat") == 4, "the first one writes")
+
+    winner = site.cap(f"{site.namespace}-a", watts=1000)
+    site.wait(lambda: site.target(loser, "chat").get("state") == "Contested", "it yields")
+    site.wait(lambda: site.target(winner, "chat").get("state") == "Managed", "taken over")
+    site.cycles(loser, 1)
+    kept = site.maximum("chat")
+    remembered = site.target(winner, "chat")["userMax"]
+    reasons = (site.target(loser, "chat")["reason"], site.target(winner, "chat")["reason"])
+    site.delete_cap(winner)
+    site.wait(lambda: site.target(loser, "chat").get("state") == "Managed", "handed back")
+    site.wait(lambda: site.maximum("chat") == 4, "planned again")
+    site.delete_cap(loser)
+
+    assert (kept, remembered) == (4, 10)
+    assert winner in reasons[0]
+    assert loser in reasons[1]
+    assert site.maximum("chat") == 10
+
+
+def test_a_workload_that_is_no_deployment_is_reported(
+    site: Any, planner: Any, start_operator: Any, kube_admin: Any
+) -> None:
+    kube_admin.create(
+        ScaledObject(
+            {
+                "metadata": {"name": "lws", "namespace": site.namespace},
+                "spec": {
+                    "scaleTargetRef": {
+                        "apiVersion": "leaderworkerset.x-k8s.io/v1",
+                        "kind": "LeaderWorkerSet",
+                        "name": "lws",
+                    },
+                    "maxReplicaCount": 4,
+                    "triggers": [{"type": "cpu", "metadata": {"value": "50"}}],
+                },
+            }
+        )
+    )
+    planner.allow("lws", 1)
+    start_operator()
+
+    cap = site.cap(watts=1000)
+    site.cycles(cap, 2)
+
+    assert site.maximum("lws") == 4
+    target = site.target(cap, "lws")
+    assert target["state"] == "Unsupported"
+    assert "LeaderWorkerSet" in target["reason"]
