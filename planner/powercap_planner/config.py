@@ -100,6 +100,8 @@ class ServeConfig:
     """Fit the curves again this often, s."""
     stale_after_seconds: float = 300.0
     """An older snapshot is no longer planned with, s."""
+    record: str = ""
+    """Folder to keep the problem and plan files of the newest answers in; empty: not kept."""
     tls_certificate: str = ""
     """PEM file of the server; with ``tls_key``, else plaintext."""
     tls_key: str = ""

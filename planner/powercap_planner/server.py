@@ -21,6 +21,7 @@ from powercap_planner.config import GridConfig, ServeConfig, load
 from powercap_planner.errors import InputFileError, PowercapPlannerError
 from powercap_planner.grid.files import FileCarbonProvider, FilePriceProvider
 from powercap_planner.grid.series import CarbonProvider, ConstantProvider, PriceProvider
+from powercap_planner.recorder import Recorder
 from powercap_planner.refresher import Refresher, RefreshSettings
 from powercap_planner.service import Grid, PlannerService
 from powercap_planner.servicer import SERVICE_NAMES, PlannerServicer
@@ -80,7 +81,10 @@ class PlannerServer:
             source_version=version,
         )
         self._service = PlannerService(
-            refresher=self._refresher, clock=clock, grid=_grid(config.grid)
+            refresher=self._refresher,
+            clock=clock,
+            grid=_grid(config.grid),
+            recorder=Recorder(Path(config.record)) if config.record else None,
         )
         self._credentials = _credentials(config)
         self._health = health.aio.HealthServicer()
@@ -193,6 +197,9 @@ def serve(
     step_seconds: Annotated[
         float | None, typer.Option(help="Width of one window of the history, s.")
     ] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Folder to keep the newest problem and plan files in.")
+    ] = None,
     tls_certificate: Annotated[
         Path | None, typer.Option(help="PEM certificate of the server; with --tls-key.")
     ] = None,
@@ -222,6 +229,7 @@ def serve(
         "refit_seconds": refit_seconds,
         "history_seconds": history_seconds,
         "step_seconds": step_seconds,
+        "record": record,
         "tls_certificate": tls_certificate,
         "tls_key": tls_key,
         "tls_client_ca": tls_client_ca,

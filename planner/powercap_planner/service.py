@@ -19,6 +19,7 @@ from powercap_planner.grid.weight import read_conditions
 from powercap_planner.observations import Reading
 from powercap_planner.outcome import PlanOutcome
 from powercap_planner.planning import make_plan
+from powercap_planner.recorder import Recorder
 from powercap_planner.refresher import Refresher, Snapshot
 from powercap_planner.request import CapSpec, PlanRequest
 from powercap_planner.status import CapMeasurement, PlannerStatus
@@ -49,10 +50,13 @@ class Grid:
 class PlannerService:
     """Answers requests from the refresher's snapshot."""
 
-    def __init__(self, *, refresher: Refresher, clock: Clock, grid: Grid) -> None:
+    def __init__(
+        self, *, refresher: Refresher, clock: Clock, grid: Grid, recorder: Recorder | None = None
+    ) -> None:
         self._refresher = refresher
         self._clock = clock
         self._grid = grid
+        self._recorder = recorder
         self._solvers = ThreadPoolExecutor(SOLVERS, thread_name_prefix="solve")
         self._plans: dict[tuple[object, ...], tuple[float, asyncio.Task[PlanOutcome]]] = {}
         self._readings: dict[float, tuple[float, asyncio.Task[Reading | None]]] = {}
@@ -122,7 +126,7 @@ class PlannerService:
             zone=request.grid_zone,
             now_seconds=now,
         )
-        return make_plan(
+        outcome = make_plan(
             observation=snapshot.observation,
             models=snapshot.models,
             grid=grid,
@@ -130,6 +134,9 @@ class PlannerService:
             now_seconds=now,
             solve_settings=SolveSettings(deadline_seconds=limit_seconds),
         )
+        if self._recorder is not None:
+            self._recorder.record(outcome)
+        return outcome
 
     async def _measured(self, cap: CapSpec, now_seconds: float) -> CapMeasurement:
         reason = ""

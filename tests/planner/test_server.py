@@ -36,6 +36,8 @@ from powercap_proto.client import (
     TlsFiles,
 )
 from powercap_proto.v1 import planner_pb2 as pb
+from powercap_solver.certificate import verify
+from powercap_solver.files import plan_from_json, problem_from_json
 
 END = 1_750_000_000.0
 SERVICES = ("powercap.planner.v1.Planner", "Planner")
@@ -301,6 +303,22 @@ def test_file_that_breaks_while_serving_leaves_the_last_snapshot(tmp_path):
     assert not status.caps[0].HasField("measured_watts")
     assert "not JSON" in status.caps[0].reason
     assert [one.is_healthy for one in status.sources] == [False]
+
+
+def test_recorded_problem_and_plan_verify(observations, tmp_path):
+    with (
+        PlannerThread(
+            observations=str(observations), observations_clock="file", record=str(tmp_path / "new")
+        ) as planner,
+        PlannerClient(planner.target, timeout_seconds=30) as client,
+    ):
+        response = client.calculate_optimal_replicas(REQUEST)
+
+    stem = tmp_path / "new" / response.plan_id
+    problem = problem_from_json(Path(f"{stem}.problem.json").read_text())
+    plan = plan_from_json(Path(f"{stem}.plan.json").read_text())
+    assert verify(problem, plan) == ()
+    assert float(plan.upper_watts[0, 0]) == response.caps[0].charged_watts
 
 
 def test_old_file_is_not_taken_for_the_present(observations):

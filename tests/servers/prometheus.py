@@ -36,6 +36,7 @@ class Prometheus:
         scrape_targets: job name to ``host:port`` targets scraped every ``scrape_seconds``.
         scrape_seconds: scrape interval, s.
         honor_labels: keep the labels ``pod`` and ``namespace`` that an exporter sets itself.
+        config_text: a whole configuration, used instead of the three above.
     """
 
     def __init__(
@@ -45,11 +46,13 @@ class Prometheus:
         scrape_targets: Mapping[str, Sequence[str]] | None = None,
         scrape_seconds: float = 1.0,
         honor_labels: bool = True,
+        config_text: str | None = None,
     ) -> None:
         self.binaries = binaries
         self.scrape_targets = dict(scrape_targets or {})
         self.scrape_seconds = scrape_seconds
         self.honor_labels = honor_labels
+        self.config_text = config_text
         self.url = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -80,22 +83,7 @@ class Prometheus:
         """
         self._folder = tempfile.TemporaryDirectory(prefix="powercap-prometheus-")
         folder = Path(self._folder.name)
-        scrape = [
-            {
-                "job_name": job,
-                "honor_labels": self.honor_labels,
-                "static_configs": [{"targets": list(targets)}],
-            }
-            for job, targets in self.scrape_targets.items()
-        ]
-        interval = f"{int(self.scrape_seconds * 1000)}ms"
-        configuration = {
-            "global": {"scrape_interval": interval, "scrape_timeout": interval},
-            "scrape_configs": scrape,
-            "storage": {"tsdb": {"out_of_order_time_window": "30d"}},
-        }
-        # JSON is YAML.
-        (folder / "prometheus.yml").write_text(json.dumps(configuration))
+        (folder / "prometheus.yml").write_text(self.config_text or self._configuration())
         self.url = f"http://127.0.0.1:{free_port()}"
         with (folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
@@ -149,6 +137,24 @@ class Prometheus:
         with urllib.request.urlopen(address, timeout=10) as answer:
             result: list[dict[str, Any]] = json.load(answer)["data"]["result"]
         return result
+
+    def _configuration(self) -> str:
+        scrape = [
+            {
+                "job_name": job,
+                "honor_labels": self.honor_labels,
+                "static_configs": [{"targets": list(targets)}],
+            }
+            for job, targets in self.scrape_targets.items()
+        ]
+        interval = f"{int(self.scrape_seconds * 1000)}ms"
+        configuration = {
+            "global": {"scrape_interval": interval, "scrape_timeout": interval},
+            "scrape_configs": scrape,
+            "storage": {"tsdb": {"out_of_order_time_window": "30d"}},
+        }
+        # JSON is YAML.
+        return json.dumps(configuration)
 
     def _send(self, batch: list[bytes]) -> None:
         request = urllib.request.Request(

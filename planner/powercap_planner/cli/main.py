@@ -7,10 +7,9 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 
-import click
 import typer
 
-from powercap_planner.cli import fit, plan, solve, verify
+from powercap_planner.cli import fit, plan, serve, solve, verify
 from powercap_planner.errors import PowercapPlannerError
 from powercap_solver.errors import PowercapSolverError
 
@@ -20,8 +19,22 @@ GROUP = "powercap.commands"
 """Entry points that add sub-commands: functions with typer's annotations."""
 
 
-def make_app() -> typer.Typer:
-    """Return the application with all sub-commands that are installed."""
+_OWN: dict[str, Callable[..., None]] = {
+    "plan": plan.command,
+    "solve": solve.command,
+    "verify": verify.command,
+    "fit": fit.command,
+    "serve": serve.command,
+}
+
+
+def make_app(*, asked: str | None = None) -> typer.Typer:
+    """Return the application with all sub-commands that are installed.
+
+    Args:
+        asked: the sub-command that will run, where that is known. When it is one of our own,
+            those of other parts are not even imported: that would take longer than the command.
+    """
     app = typer.Typer(
         name="powercap",
         help="Serve as many LLM tokens as possible under a power cap.",
@@ -30,12 +43,11 @@ def make_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    app.command("plan")(plan.command)
-    app.command("solve")(solve.command)
-    app.command("verify")(verify.command)
-    app.command("fit")(fit.command)
-    for found in sorted(entry_points(group=GROUP), key=lambda one: one.name):
-        app.command(found.name)(_loaded(found))
+    for name, function in _OWN.items():
+        app.command(name)(function)
+    if asked not in _OWN:
+        for found in sorted(entry_points(group=GROUP), key=lambda one: one.name):
+            app.command(found.name)(_loaded(found))
     return app
 
 
@@ -43,16 +55,10 @@ def main() -> None:
     """Run the command line; a user's mistake is one line on stderr and exit code 2."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        code = make_app()(standalone_mode=False)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        make_app(asked=next(iter(sys.argv[1:]), None))()
     except (PowercapPlannerError, PowercapSolverError) as error:
         sys.stderr.write(f"powercap: {' '.join(str(error).split())}\n")
         sys.exit(MISTAKE)
-    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _loaded(found: EntryPoint) -> Callable[..., None]:
