@@ -23,6 +23,8 @@ from powercap_simulator.serving import ServedTick, Serving
 
 FloatArray = NDArray[np.float64]
 
+METRIC_SECONDS = 120.0
+"""Window of the rate that the autoscalers look at, and the time they give a queue."""
 _RATE_WANDER_SECONDS = 1800.0
 _POWER_WANDER_SECONDS = 7200.0
 _RATE_BLOCK = 240
@@ -306,7 +308,10 @@ class SimulatedCluster:
         return count
 
     def _sync(self, served: ServedTick) -> None:
-        metric = (served.running_requests + served.waiting_requests).tolist()
+        recent = self.records[-max(1, round(METRIC_SECONDS / self.tick_seconds)) :]
+        tokens = sum((r.served.served_tokens for r in recent), np.zeros(served.served_tokens.size))
+        rate = tokens / (len(recent) * self.tick_seconds)
+        metric = (rate + self.serving.queue_tokens / METRIC_SECONDS).tolist()
         alive = self._count(PodState.UNSCHEDULED, PodState.STARTING, PodState.READY)
         for index, scaled_object in enumerate(self.scaled_objects):
             if self.scenario.deployments[index].replica_rule == "fixed":
@@ -359,12 +364,10 @@ def replicaset_name(deployment: DeploymentSpec) -> str:
 
 
 def _scaled_object(deployment: DeploymentSpec) -> ScaledObject:
-    curve = deployment.curve
-    aim = deployment.target_utilisation * curve.saturated_tps
     return ScaledObject(
         min_replicas=deployment.min_replicas,
         max_replicas=deployment.max_replicas,
-        target=aim * float(np.interp(aim, curve.load_tps, curve.itl_mean_seconds)),
+        target=deployment.target_utilisation * deployment.curve.saturated_tps,
     )
 
 

@@ -120,7 +120,7 @@ class CappedCluster:
         end = self.cluster.now_seconds + seconds
         while self.cluster.now_seconds < end:
             self.cluster.step(min(CYCLE_SECONDS, end - self.cluster.now_seconds))
-            if self.cycles and self.cluster.now_seconds < end:
+            if self.cycles:
                 wishes, ledger = self._wishes(self.cycles[-1].response)
                 for step in raising_steps(wishes, ledger=ledger):
                     self._write(step.key, step.after)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -22,9 +23,9 @@ from rich.console import Console
 from powercap_planner.cli.tables import print_plan
 from powercap_planner.convert import request_from_message
 from powercap_planner.curves.fit import fit_models
-from powercap_planner.curves.model import DeploymentModel
 from powercap_planner.errors import PowercapPlannerError
 from powercap_planner.grid.weight import read_conditions
+from powercap_planner.observations import ClusterObservation
 from powercap_planner.planning import make_plan
 from powercap_planner.sources.files import read_observation, write_observation
 from powercap_proto.client import PlannerClient, PlannerError
@@ -42,7 +43,7 @@ from powercap_simulator.workload import DAY_SECONDS
 from powercap_solver.files import plan_to_json, problem_to_json
 
 HOUR_SECONDS = 3600.0
-PLAN_SECONDS = 900.0
+PLAN_SECONDS = 1200.0
 """Between two plans; at an event's edges there is one more."""
 LEAD_SECONDS = 300.0
 """An event's own plan is made this long before it starts: pods need time to go."""
@@ -79,7 +80,7 @@ def command(
     """Emulate two days of a mixed GPU cluster: one to learn from, one under a power cap.
 
     Needs no server and no root. Starts the planner as its own process, asks it for plans over
-    gRPC every quarter of an hour, and applies them as the operator does. Writes the
+    gRPC every twenty virtual minutes, and applies them as the operator does. Writes the
     observations, the problem and plan of the demand-response event, and a picture of the day.
     """
     console = Console(soft_wrap=False)
@@ -115,8 +116,8 @@ def run(console: Console, *, out: Path, seed: int, cap_watts: float) -> Files:
     midnight = cluster.now_seconds
     free = copy.deepcopy(cluster)
     history = WindowedHistory(cluster)
-    write_observation(files.observation, history.observe(window_seconds=HISTORY_SECONDS))
-    models = fit_models(read_observation(files.observation))
+    learned = history.observe(window_seconds=HISTORY_SECONDS)
+    write_observation(files.observation, learned)
     _say(
         console,
         began,
@@ -126,16 +127,19 @@ def run(console: Console, *, out: Path, seed: int, cap_watts: float) -> Files:
 
     schedule = _schedule(midnight, cap_watts)
     with (
+        ThreadPoolExecutor(1) as beside,
         PlannerProcess(files.observation, log=files.log, refit_seconds=10 * DAY_SECONDS) as planner,
         PlannerClient(planner.address) as client,
     ):
+        # Runs while the planner thinks; it shares nothing with the controlled day.
+        uncapped = beside.submit(free.step, DAY_SECONDS)
         capped = CappedCluster(cluster, schedule=schedule, ask=client.calculate_optimal_replicas)
         day = _Day(
             console=console,
             capped=capped,
             history=history,
             files=files,
-            models=models,
+            learned=learned,
             began=began,
         )
         _say(console, began, f"planner started as its own process at {planner.address}")
@@ -143,10 +147,10 @@ def run(console: Console, *, out: Path, seed: int, cap_watts: float) -> Files:
         day.plan(times[1])
         print_models(console, client.get_status(pb.GetStatusRequest()))
         day.run(times, schedule)
+        uncapped.result()
     _say(console, began, f"{len(capped.cycles)} plans over gRPC, {_answer_times(capped.cycles)}")
+    _say(console, began, "the same day without any cap was emulated beside it")
 
-    free.step(DAY_SECONDS)
-    _say(console, began, "the same day without any cap emulated beside it")
     under = course_of(cluster, since_seconds=midnight)
     without = course_of(free, since_seconds=midnight)
     print_course(console, capped=under, free=without, schedule=schedule)
@@ -166,14 +170,14 @@ class _Day:
         capped: CappedCluster,
         history: WindowedHistory,
         files: Files,
-        models: dict[str, DeploymentModel],
+        learned: ClusterObservation,
         began: float,
     ) -> None:
         self._console = console
         self._capped = capped
         self._history = history
         self._files = files
-        self._models = models
+        self._learned = learned
         self._began = began
 
     def plan(self, next_seconds: float) -> PlannedCycle:
@@ -226,7 +230,8 @@ class _Day:
         now = float(observation.time_seconds[-1])
         outcome = make_plan(
             observation=observation,
-            models=self._models,
+            # The planner fitted its curves once, to the day before.
+            models=fit_models(self._learned),
             grid=read_conditions(price=None, carbon=None, zone="", now_seconds=now),
             request=request_from_message(cycle.request),
             now_seconds=now,

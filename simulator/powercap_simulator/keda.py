@@ -25,13 +25,15 @@ TOLERANCE = 0.1
 class ScaledObject:
     """One ScaledObject with the state of its HPA.
 
-    The metric is running and waiting requests of the whole deployment, ``target`` of one replica.
+    The metric is the load of the whole deployment in tokens/s (a Prometheus trigger on the rate of
+    generated tokens and the queue), ``target`` that of one replica. Requests in flight would not
+    do: they grow faster than the load, and the count would swing.
     """
 
     min_replicas: int
     max_replicas: int
     target: float
-    """Requests, running and waiting, per replica."""
+    """Tokens/s per replica."""
     is_paused: bool = False
     paused_replicas: int | None = None
     desired_replicas: int = 1
@@ -64,7 +66,7 @@ class ScaledObject:
         Args:
             now_seconds: Unix time, s.
             current: Replicas in the workload's spec.
-            metric: Running and waiting requests of the whole deployment.
+            metric: Tokens/s asked of the whole deployment.
         """
         if self.paused_replicas is not None:
             self.desired_replicas = self.paused_replicas

@@ -108,14 +108,6 @@ def _draw_watts(
 
 def _draw_tokens(axes: Axes, capped: Course, free: Course) -> None:
     axes.plot(
-        capped.time_seconds,
-        _smooth(capped.asked_tps) / 1000,
-        color="black",
-        linewidth=0.9,
-        linestyle=":",
-        label="asked",
-    )
-    axes.plot(
         free.time_seconds,
         _smooth(free.served_tps) / 1000,
         color=_FREE,
@@ -128,6 +120,14 @@ def _draw_tokens(axes: Axes, capped: Course, free: Course) -> None:
         color=_CAPPED,
         linewidth=1.4,
         label="served under the plan",
+    )
+    axes.plot(
+        capped.time_seconds,
+        _smooth(capped.asked_tps) / 1000,
+        color="black",
+        linewidth=0.9,
+        linestyle=":",
+        label="asked",
     )
     axes.set_ylabel("generated tokens, thousand/s")
     axes.set_ylim(bottom=0)

@@ -115,7 +115,9 @@ def test_pod_counters_and_energies_never_fall(scenario: Scenario) -> None:
     cluster = SimulatedCluster(at_hour(scenario, 8.0), seed=7)
     before: dict[str, np.ndarray] = {}
 
-    for _ in range(120):
+    for minute in range(120):
+        if minute == 60:
+            cluster.set_max_replicas("chat/assistant-8b", 1)
         cluster.step(60.0)
         for pod in cluster.pods:
             now = np.append(cluster.pod_counters(pod), [pod.gpu_joules, pod.host_joules])
