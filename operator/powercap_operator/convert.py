@@ -132,11 +132,11 @@ def read_plan(
         available_watts=min(_finite("available_watts", result.available_watts), own_available),
         planned_watts=_checked("planned_watts", result.planned_watts),
         charged_watts=_checked("charged_watts", result.charged_watts),
-        shadow_price=_checked("shadow_price_high", result.shadow_price_high),
+        shadow_price=_shown(result.shadow_price_high),
         is_binding=result.is_binding,
         is_feasible=response.status != "cap_infeasible",
         least_cap_watts=result.least_cap_watts or None,
-        gap=max((abs(stage.gap) for stage in response.stages), default=0.0),
+        gap=_worst_gap(stage.gap for stage in response.stages),
         rung=response.rung,
         findings=tuple((item.reason, _finding_text(item)) for item in response.findings),
     )
@@ -194,6 +194,18 @@ def _targets(
 
 def _finding_text(item: planner_pb2.Finding) -> str:
     return f"{item.deployment}: {item.message}" if item.deployment else item.message
+
+
+def _shown(value: float) -> float | None:
+    """Return a number that is only shown; JSON has no NaN and no infinity."""
+    return value if math.isfinite(value) else None
+
+
+def _worst_gap(gaps: Iterable[float]) -> float | None:
+    found = list(gaps)
+    if not found or not all(math.isfinite(gap) for gap in found):
+        return None
+    return max(abs(gap) for gap in found)
 
 
 def _finite(name: str, value: float) -> float:

@@ -5,6 +5,7 @@ Only this module joins the parts; what is decided is decided in ``decision``.
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import logging
 from collections.abc import Callable
@@ -193,11 +194,15 @@ async def _feedback_cycle(item: Item, spec: PowerCapSpec, services: Services) ->
         item = await _write_status(item, report.intent(world, situation, decision), services)
         world = replace(world, item=item)
     outcomes = await actuate.apply(services.kube, decision.steps, world.by_key)
-    after = report.feedback(item, situation)
-    if outcomes:
-        full = report.final(world, situation, decision, outcomes)
-        after |= {"targets": full["targets"], **report.lowered(situation, decision)}
-    await _write_status(item, after, services)
+
+    def after(item: Item) -> dict[str, Any]:
+        shown = report.feedback(item, situation)
+        if outcomes:
+            full = report.final(replace(world, item=item), situation, decision, outcomes)
+            shown |= {"targets": full["targets"], **report.lowered(situation, decision)}
+        return shown
+
+    await _report(item, after, services)
     await _tell(world, situation, decision, outcomes, services)
     return False
 
@@ -211,16 +216,21 @@ async def _carry_out(
         before = report.intent(world, situation, decision)
         world = replace(world, item=await _write_status(world.item, before, services))
     outcomes = await actuate.apply(services.kube, decision.steps, world.by_key)
-    after = report.final(world, situation, decision, outcomes)
+    await _report(
+        world.item,
+        lambda item: report.final(replace(world, item=item), situation, decision, outcomes),
+        services,
+    )
+    await _tell(world, situation, decision, outcomes, services)
+
+
+async def _report(item: Item, build: Callable[[Item], dict[str, Any]], services: Services) -> None:
     try:
-        await _write_status(world.item, after, services)
+        await _write_status(item, build(item), services)
     except ConflictError:
         # The steps are out and the intent remembers them: report over whatever came in between.
-        fresh = await services.kube.powercap(world.name)
-        world = replace(world, item=fresh)
-        after = report.final(world, situation, decision, outcomes)
-        await _write_status(fresh, after, services)
-    await _tell(world, situation, decision, outcomes, services)
+        fresh = await services.kube.powercap(item["metadata"]["name"])
+        await _write_status(fresh, build(fresh), services)
 
 
 async def _ask(world: World, services: Services) -> tuple[CapPlan | None, Failure | None]:
@@ -333,12 +343,17 @@ async def _tell(
 
 
 async def _post(services: Services, world: World, told: tuple[events.Event, ...]) -> None:
-    for event in told:
+    gate = asyncio.Semaphore(actuate.CONCURRENT_WRITES)
+
+    async def one(event: events.Event) -> None:
         try:
-            await services.kube.post_event(event, now=world.now)
+            async with gate:
+                await services.kube.post_event(event, now=world.now)
         except ClusterError as error:
             # An Event tells; it does not act. The cycle goes on without it.
             logger.warning("PowerCap %s: %s", world.name, error)
+
+    await asyncio.gather(*(one(event) for event in told))
 
 
 async def _write_status(item: Item, after: dict[str, Any], services: Services) -> Item:

@@ -64,15 +64,15 @@ class CapPlan:
     """Mean expected, base and unmanaged included."""
     charged_watts: float
     """Upper watts of the plan once reached, base, unmanaged and fixed included."""
-    shadow_price: float
-    """Weighted tokens/s per extra W at the meter."""
+    shadow_price: float | None
+    """Weighted tokens/s per extra W at the meter; None where the planner has none."""
     is_binding: bool
     is_feasible: bool
     """False: caps and floors cannot all hold; floors yielded."""
     least_cap_watts: float | None
     """Least cap at the meter that keeps every floor; None when none yielded."""
-    gap: float
-    """The worst proven relative gap of the plan's stages."""
+    gap: float | None
+    """The worst proven relative gap of the plan's stages; None where one is not proven."""
     rung: str
     findings: tuple[tuple[str, str], ...] = ()
     """Reason and message of what was missing, doubtful or assumed."""

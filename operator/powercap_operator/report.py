@@ -63,6 +63,7 @@ def final(
         **measured(situation.measurement),
     }
     if situation.plan is not None:
+        after.pop("shadowPrice", None)
         after |= _plan_fields(situation.plan, situation, decision, results)
     return {**after, **lowered(situation, decision)}
 
@@ -141,19 +142,26 @@ def _plan_fields(
                 ledger = ledger.with_allowed(step.key, max(entry.allowed, step.after))
         fixed = plan.base_watts + plan.unmanaged_watts + plan.fixed_watts
         charged = fixed + ledger.charged_watts
-    return {
-        "plan": {
-            "id": plan.plan_id,
-            "expiresAt": times.to_text(plan.expires_at),
-            "gap": plan.gap,
-            "rung": plan.rung,
-        },
+    fields = {
+        "plan": _known(
+            {
+                "id": plan.plan_id,
+                "expiresAt": times.to_text(plan.expires_at),
+                "gap": plan.gap,
+                "rung": plan.rung,
+            }
+        ),
         "plannedWatts": round(cap.meter_watts(plan.planned_watts), 1),
         "chargedWatts": round(cap.meter_watts(charged), 1),
         "headroomWatts": round(cap.watts - cap.meter_watts(plan.charged_watts), 1),
         "shadowPrice": plan.shadow_price,
         "bindingCap": CLUSTER if plan.is_binding else "",
     }
+    return _known(fields)
+
+
+def _known(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if value is not None}
 
 
 def _targets(
@@ -248,7 +256,9 @@ def _reason(
     if is_auto and wanted is not None and record.allowed is not None and wanted > record.allowed:
         why = decision.no_raise_reason or "watts are not free yet"
         parts.append(f"waits to rise to {wanted}: {why}")
-    return "; ".join(parts)
+    if target.enforced > max(target.current, record.allowed or 0):
+        parts.append(f"its autoscaler still enforces {target.enforced}")
+    return "; ".join(parts)[: conditions.MESSAGE_CHARACTERS]
 
 
 def _conditions(

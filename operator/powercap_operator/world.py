@@ -60,6 +60,19 @@ class World:
         return {target.key: target for target in (*self.targets, *self.released)}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Other:
+    """What matters of another PowerCap."""
+
+    name: str
+    spec: PowerCapSpec | None
+    """None unless it writes: Auto, valid, not being deleted."""
+    is_leaving: bool
+    memory: Memory
+    in_care: frozenset[Key]
+    """Targets it writes."""
+
+
 def subject_of(item: Item) -> Subject:
     """Return a PowerCap as a subject of Events."""
     return Subject(
@@ -82,7 +95,7 @@ async def observe(kube: Kube, item: Item, *, spec: PowerCapSpec, now: datetime.d
         kube.scaled_objects(namespaces=selector.namespaces, labels=selector.match_labels),
         kube.powercaps(),
     )
-    others = [other for other in powercaps if other["metadata"]["name"] != _name(item)]
+    others = _others(powercaps, _name(item))
     objects, problems = _readable(listed)
     workloads, hpas = await _workloads(kube, objects)
     targets = []
@@ -133,7 +146,7 @@ async def observe_for_release(kube: Kube, item: Item, *, now: datetime.datetime)
     """Read what a PowerCap that is being deleted still has to give back."""
     memory = status.read_memory(item.get("status") or {})
     powercaps = await kube.powercaps()
-    others = [other for other in powercaps if other["metadata"]["name"] != _name(item)]
+    others = _others(powercaps, _name(item))
     released = await _unselected(kube, memory, selected=set(), others=others, now=now)
     try:
         spec = parse_spec(item.get("spec") or {})
@@ -204,23 +217,47 @@ async def _counted(kube: Kube, workload: Workload) -> Workload:
     return replace(workload, present=max(workload.present, pods), is_terminating_known=True)
 
 
+def _others(powercaps: Iterable[Item], name: str) -> list[_Other]:
+    """Return what matters of all other PowerCaps."""
+    found = []
+    for item in powercaps:
+        if _name(item) == name:
+            continue
+        status_now = item.get("status") or {}
+        entries = status_now.get("targets") or ()
+        in_care = {
+            (entry["namespace"], entry["name"])
+            for entry in entries
+            if entry.get("state") in (TargetState.MANAGED, TargetState.HELD)
+        }
+        spec = _auto_spec(item)
+        found.append(
+            _Other(
+                name=_name(item),
+                spec=spec,
+                is_leaving=bool(item["metadata"].get("deletionTimestamp")),
+                memory=status.read_memory(status_now),
+                in_care=frozenset(in_care) if spec is not None else frozenset(),
+            )
+        )
+    return found
+
+
 def _claims(
-    others: Iterable[Item], scaled_object: ScaledObject
+    others: Iterable[_Other], scaled_object: ScaledObject
 ) -> tuple[list[Claim], tuple[str, ...]]:
     """Return what other PowerCaps remember of a ScaledObject, and which of them would write it."""
     claims, rivals = [], []
     for other in others:
-        memory = status.read_memory(other.get("status") or {})
-        record = memory.records.get(scaled_object.key)
-        claims.append(Claim(powercap=_name(other), record=record))
-        spec = _auto_spec(other)
-        is_selected = spec is not None and spec.selector.matches(
+        record = other.memory.records.get(scaled_object.key)
+        claims.append(Claim(powercap=other.name, record=record))
+        is_selected = other.spec is not None and other.spec.selector.matches(
             namespace=scaled_object.namespace, labels=scaled_object.labels
         )
         # One that is being deleted still has the user's maximum to restore.
-        is_leaving = other["metadata"].get("deletionTimestamp") and record is not None
-        if is_selected or (is_leaving and record is not None and record.written is not None):
-            rivals.append(_name(other))
+        is_restoring = other.is_leaving and record is not None and record.written is not None
+        if is_selected or is_restoring:
+            rivals.append(other.name)
     return claims, tuple(sorted(rivals))
 
 
@@ -235,7 +272,7 @@ def _auto_spec(other: Item) -> PowerCapSpec | None:
 
 
 def _hand_over(
-    targets: Iterable[Target], others: Iterable[Item]
+    targets: Iterable[Target], others: Iterable[_Other]
 ) -> tuple[list[Target], list[Target]]:
     """Forget a contested target once the winner remembers the user's maximum; not before."""
     remembered = _remembered(others)
@@ -252,15 +289,9 @@ def _forgotten(target: Target) -> Target:
     return replace(target, record=replace(target.record, written=None, previous=None))
 
 
-def _remembered(others: Iterable[Item]) -> set[Key]:
+def _remembered(others: Iterable[_Other]) -> set[Key]:
     """Return what other PowerCaps have taken into their care."""
-    return {
-        (entry.get("namespace"), entry.get("name"))
-        for other in others
-        if _auto_spec(other) is not None
-        for entry in (other.get("status") or {}).get("targets") or ()
-        if entry.get("state") in (TargetState.MANAGED, TargetState.HELD)
-    }
+    return {key for other in others for key in other.in_care}
 
 
 async def _unselected(
@@ -268,7 +299,7 @@ async def _unselected(
     memory: Memory,
     *,
     selected: set[Key],
-    others: list[Item],
+    others: list[_Other],
     now: datetime.datetime,
 ) -> list[Target]:
     """Return the targets written once that are selected no more and in nobody else's care."""

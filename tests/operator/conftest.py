@@ -283,6 +283,11 @@ class Site:
         found = self.client.list(Event, namespace="default")
         return [(e.reason, e.message) for e in found if e.involvedObject.name == of]
 
+    def event(self, reason: str, *, of: str = "") -> str:
+        """Wait for an Event with this reason and return its message."""
+        self.wait(lambda: reason in dict(self.events(of=of)), f"an Event {reason}")
+        return dict(self.events(of=of))[reason]
+
     def cycles(self, cap: str, count: int) -> None:
         """Wait until ``count`` further full cycles have ended."""
         for _ in range(count):
@@ -361,7 +366,8 @@ def start_operator(
     """Return a function that starts the operator; its log is checked at the end."""
     started: list[RunningOperator] = []
 
-    def start(*arguments: str) -> RunningOperator:
+    def start(*arguments: str, interval: float | None = 0.4) -> RunningOperator:
+        pace = () if interval is None else (f"--interval={interval}",)
         operator = RunningOperator(
             operator_kubeconfig,
             tmp_path / f"operator-{len(started)}.log",
@@ -369,6 +375,7 @@ def start_operator(
             "--planner-timeout=2",
             "--settle=1",
             "--liveness-port=0",
+            *pace,
             *arguments,
         )
         started.append(operator)

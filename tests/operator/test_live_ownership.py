@@ -72,7 +72,7 @@ def test_a_foreign_change_becomes_the_original_and_the_plan_comes_back(
     site.delete_cap(cap)
 
     assert site.maximum("chat") == 20
-    assert "set to 20 by someone else" in dict(site.events())["ForeignChange"]
+    assert "set to 20 by someone else" in site.event("ForeignChange")
 
 
 def test_who_keeps_changing_it_back_is_not_fought(
