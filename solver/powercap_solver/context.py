@@ -54,8 +54,13 @@ class Context:
     stopwatch: Stopwatch
     solver: ChoiceSolver
 
-    def maximise(self, model: ChoiceModel) -> ChoiceAnswer:
+    def maximise(self, model: ChoiceModel, *, absolute_gap: float = 0.0) -> ChoiceAnswer:
         """Solve ``model`` in the time left; the hint is the answer when nothing better came.
+
+        Args:
+            model: What to solve.
+            absolute_gap: In the unit of the value; proves enough even where the relative gap
+                of the settings is not reached.
 
         Raises:
             SolverError: when the back end fails.

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from powercap_solver.compact.mathopt import mathopt_solver
+from powercap_solver.compact.backends import backend_solver
 from powercap_solver.compact.model import ChoiceSolver
 from powercap_solver.context import Context, Stopwatch
 from powercap_solver.duals import shadow_prices
@@ -57,7 +57,7 @@ def solve(
             clock=time.perf_counter if clock is None else clock,
             deadline_seconds=settings.deadline_seconds,
         ),
-        solver=choice_solver or mathopt_solver(settings.backend),
+        solver=choice_solver or backend_solver(settings.backend),
     )
     rung, outcome = EXACT, None
     try:
@@ -85,7 +85,7 @@ def solve_greedy(
         measures=measures,
         settings=settings,
         stopwatch=watch,
-        solver=mathopt_solver(settings.backend),
+        solver=backend_solver(settings.backend),
     )
     outcome = solve_greedily(context)
     if outcome is None:
@@ -126,7 +126,7 @@ def _status(context: Context, outcome: Outcome) -> PlanStatus:
     # A give-back held at the plan in force states by how much it stays below the best.
     is_proven = all(
         result.stopped_by is StoppedBy.PROOF
-        and (result.gap <= max(gap, 1e-9) or result.name in ("least_change", "give_back"))
+        and (result.gap <= 1.01 * max(gap, 1e-9) or result.name in ("least_change", "give_back"))
         for result in results
     )
     return PlanStatus.OPTIMAL if is_proven else PlanStatus.FEASIBLE

@@ -19,10 +19,14 @@ class Objective(enum.StrEnum):
 
 
 class Backend(enum.StrEnum):
-    """The solver behind the compact model; each runs one thread."""
+    """What solves the choice models of the stages; each runs one thread."""
 
+    KNAPSACK = "knapsack"
+    """Models of one cap by an exact knapsack method, all others by HiGHS."""
     HIGHS = "highs"
+    """Every model by HiGHS in OR-Tools MathOpt."""
     SCIP = "scip"
+    """Every model by SCIP in OR-Tools MathOpt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +35,11 @@ class SolveSettings:
 
     objective: Objective = Objective.THROUGHPUT_PER_WATT
     """Default: throughput per weighted watt."""
-    backend: Backend = Backend.HIGHS
-    """Default: HiGHS."""
-    relative_gap: float = 1e-9
-    """A stage is optimal when its relative gap is at most this; default 1e-9."""
+    backend: Backend = Backend.KNAPSACK
+    """Default: knapsack."""
+    relative_gap: float = 1e-6
+    """A stage may stop, and counts as optimal, at this relative gap; default 1e-6. With one cap
+    and few deployments the proof is complete whatever this says."""
     stage_tolerance: float = 1e-9
     """Relative loss of an earlier stage's value that a later one may cause; default 1e-9."""
     stability_tolerance: float = 0.005
@@ -67,4 +72,4 @@ class SolveSettings:
 
 
 DEFAULT_SETTINGS = SolveSettings()
-"""Proven optimality, throughput per watt, HiGHS, no deadline."""
+"""Proven optimality, throughput per watt, no deadline."""

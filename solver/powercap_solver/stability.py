@@ -19,6 +19,8 @@ from powercap_solver.fractional import ratio
 from powercap_solver.measures import Measures
 from powercap_solver.problem import FloatArray, IntArray
 
+_TIE_GAP = 0.01
+"""Proves the whole number of changes; the tie-break is solved to this share of its spread."""
 _ROW_SLACK = 1e-10
 """Relative slack of the rows that keep S and S/W."""
 
@@ -72,7 +74,8 @@ def least_change(context: Context, kept: Kept, best: Stage, served: Stage) -> St
     # Changes are whole numbers: a tie-break of at most 0.5 in total never outweighs one.
     tie = 0.5 * (worth - low[:, None]) / spread
     answer = context.maximise(
-        ChoiceModel(value=tie - changed, allowed=allowed, rows=rows, hint=best.choice)
+        ChoiceModel(value=tie - changed, allowed=allowed, rows=rows, hint=best.choice),
+        absolute_gap=_TIE_GAP,
     )
     choice = best.choice if answer.choice is None else answer.choice
     objective = math.fsum(measures.pick(changed, choice))

@@ -75,12 +75,12 @@ def _solve_once(model: ChoiceModel, limits: SolveLimits, backend: Backend) -> Ch
     proto = _proto(model, groups, gain, variable)
     math_model = mathopt.Model.from_model_proto(proto)
     hints = _hints(math_model, model, variable)
-    with _c_stdout_to_stderr():
+    with _c_stdout_dropped():
         try:
             result = mathopt.solve(
                 math_model,
                 _SOLVER_TYPE[backend],
-                params=_parameters(backend, limits),
+                params=_parameters(backend, limits, scale),
                 model_params=mathopt.ModelSolveParameters(solution_hints=hints),
             )
         # A refused parameter surfaces as an AttributeError in OR-Tools 9.15.
@@ -176,10 +176,10 @@ def _hints(
     return [mathopt.SolutionHint(variable_values=values)]
 
 
-def _parameters(backend: Backend, limits: SolveLimits) -> mathopt.SolveParameters:
+def _parameters(backend: Backend, limits: SolveLimits, scale: float) -> mathopt.SolveParameters:
     parameters = mathopt.SolveParameters(
         relative_gap_tolerance=limits.relative_gap,
-        absolute_gap_tolerance=0.0,
+        absolute_gap_tolerance=limits.absolute_gap * scale,
         random_seed=0,
     )
     if limits.seconds is not None:
@@ -206,8 +206,8 @@ _SOLVER_TYPE = {
 
 
 @contextlib.contextmanager
-def _c_stdout_to_stderr() -> Iterator[None]:
-    """Point file descriptor 1 at 2: HiGHS prints to C's stdout even when told to be quiet."""
+def _c_stdout_dropped() -> Iterator[None]:
+    """Drop what C code writes to stdout: HiGHS does so even when told to be quiet."""
     with _STDOUT_LOCK:
         sys.stdout.flush()
         try:
@@ -217,7 +217,9 @@ def _c_stdout_to_stderr() -> Iterator[None]:
             yield
             return
         try:
-            os.dup2(2, 1)
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 1)
+            os.close(nowhere)
             yield
         finally:
             os.dup2(kept, 1)

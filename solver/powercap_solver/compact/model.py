@@ -92,6 +92,8 @@ class SolveLimits:
     relative_gap: float
     seconds: float | None
     """Time left, s; None for no limit."""
+    absolute_gap: float = 0.0
+    """In the unit of the value; either gap is enough."""
 
 
 ChoiceSolver = Callable[[ChoiceModel, SolveLimits], ChoiceAnswer]
