@@ -75,6 +75,7 @@ class Refresher:
         """Why the last refresh failed; None when it did not."""
         self._source_version = source_version or (lambda: None)
         self._snapshot: Snapshot | None = None
+        self._attempts = 0
         self._lock = asyncio.Lock()
         self._tried = asyncio.Event()
 
@@ -95,7 +96,13 @@ class Refresher:
 
     async def refresh(self) -> None:
         """Observe once; on failure keep the last snapshot and remember why."""
+        await self._refresh_since(None)
+
+    async def _refresh_since(self, attempts: int | None) -> None:
+        """Observe once, unless another attempt than the one known has ended meanwhile."""
         async with self._lock:
+            if attempts is not None and attempts != self._attempts:
+                return
             try:
                 self._snapshot = await asyncio.to_thread(self._observe, self._snapshot)
                 self.error = None
@@ -103,6 +110,7 @@ class Refresher:
                 self.error = error
                 _logger.warning("not observed: %s", error, extra=event("refresh_failed"))
             finally:
+                self._attempts += 1
                 self._tried.set()
 
     async def current(self) -> Snapshot:
@@ -113,9 +121,10 @@ class Refresher:
             SourceError: the source does not answer and the last snapshot is too old.
         """
         await self._tried.wait()
-        snapshot = self._snapshot
+        snapshot, attempts = self._snapshot, self._attempts
         if snapshot is None or snapshot.source_version != self._source_version():
-            await self.refresh()
+            # Callers that wait together share one attempt.
+            await self._refresh_since(attempts)
             snapshot = self._snapshot
         error = self.error
         if snapshot is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -61,8 +62,15 @@ class PlannerService:
         self._plans: dict[tuple[object, ...], tuple[float, asyncio.Task[PlanOutcome]]] = {}
         self._readings: dict[float, tuple[float, asyncio.Task[Reading | None]]] = {}
 
-    async def plan(self, request: PlanRequest, *, seconds_left: float | None) -> PlanOutcome:
+    async def plan(
+        self, request: PlanRequest, *, time_left: Callable[[], float | None] = lambda: None
+    ) -> PlanOutcome:
         """Return a plan within the caller's time.
+
+        Args:
+            request: what is asked.
+            time_left: seconds until the caller's deadline, asked when the solve begins; None
+                without one.
 
         Raises:
             RequestError: the request names what nobody knows.
@@ -70,7 +78,7 @@ class PlannerService:
             SourceError: the source has been silent for too long.
         """
         snapshot = await self._refresher.current()
-        limit = SOLVE_SECONDS
+        limit, seconds_left = SOLVE_SECONDS, time_left()
         if seconds_left is not None:
             limit = max(0.1, min(limit, SOLVE_SHARE_FRACTION * seconds_left))
         zoned = replace(request, grid_zone=request.grid_zone or self._grid.zone)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -45,7 +45,7 @@ class PlannerServicer:
         self, message: pb.CalculateOptimalReplicasRequest, context: Context
     ) -> pb.CalculateOptimalReplicasResponse:
         """Plan."""
-        return await _answered(self._plan(message, context.time_remaining()), context)
+        return await _answered(self._plan(message, context.time_remaining), context)
 
     async def GetStatus(  # noqa: N802 (the contract's name)
         self, message: pb.GetStatusRequest, context: Context
@@ -70,9 +70,11 @@ class PlannerServicer:
         return tuple(grpc.method_handlers_generic_handler(name, methods) for name in SERVICE_NAMES)
 
     async def _plan(
-        self, message: pb.CalculateOptimalReplicasRequest, seconds_left: float | None
+        self,
+        message: pb.CalculateOptimalReplicasRequest,
+        time_left: Callable[[], float | None],
     ) -> pb.CalculateOptimalReplicasResponse:
-        outcome = await self._service.plan(request_from_message(message), seconds_left=seconds_left)
+        outcome = await self._service.plan(request_from_message(message), time_left=time_left)
         response = response_from_outcome(outcome)
         # Callers match answers by the names they sent, an unset namespace included.
         for answer, asked in zip(response.deployment_replicas, message.deployments, strict=True):

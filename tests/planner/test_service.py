@@ -17,7 +17,7 @@ from powercap_planner.errors import DataMissingError, RequestError, SourceError
 from powercap_planner.observations import ClusterObservation, Reading
 from powercap_planner.refresher import Refresher, RefreshSettings
 from powercap_planner.request import CapSpec, PlanRequest, TargetSpec
-from powercap_planner.service import Grid, PlannerService
+from powercap_planner.service import SOLVE_SECONDS, Grid, PlannerService
 
 END = 1_750_000_000.0
 SETTINGS = RefreshSettings(
@@ -84,7 +84,7 @@ class Planner:
         self.service = PlannerService(refresher=self.refresher, clock=self.clock, grid=Grid())
 
     async def plan(self, request: PlanRequest = REQUEST):
-        return await self.service.plan(request, seconds_left=None)
+        return await self.service.plan(request)
 
 
 @pytest.fixture
@@ -168,6 +168,40 @@ def test_nothing_ever_observed_is_told_as_its_cause(planner, error):
 
     with pytest.raises(type(error), match=str(error)):
         run(work())
+
+
+def test_callers_that_wait_together_share_one_attempt(planner):
+    planner.source.observation = SourceError("down")
+
+    async def work():
+        await planner.refresher.refresh()
+        return await asyncio.gather(*(planner.plan() for _ in range(6)), return_exceptions=True)
+
+    answers = run(work())
+
+    assert all(isinstance(one, SourceError) for one in answers)
+    assert planner.source.observed == 2
+
+
+def test_solve_gets_less_time_than_the_caller_has_left(planner, monkeypatch):
+    limits = []
+    plan_now = planner.service._plan_now
+
+    def noted(snapshot, request, limit_seconds):
+        limits.append(limit_seconds)
+        return plan_now(snapshot, request, limit_seconds)
+
+    monkeypatch.setattr(planner.service, "_plan_now", noted)
+
+    async def work():
+        await planner.refresher.refresh()
+        await planner.service.plan(REQUEST, time_left=lambda: 2.0)
+        await planner.service.plan(REQUEST, time_left=lambda: 1000.0)
+
+    run(work())
+
+    assert limits[0] < 2.0
+    assert limits[1] == SOLVE_SECONDS
 
 
 def test_background_refresh_outlives_failures(planner):
