@@ -43,7 +43,7 @@ from powercap_simulator.workload import DAY_SECONDS
 from powercap_solver.files import plan_to_json, problem_to_json
 
 HOUR_SECONDS = 3600.0
-PLAN_SECONDS = 1200.0
+PLAN_SECONDS = 1800.0
 """Between two plans; at an event's edges there is one more."""
 LEAD_SECONDS = 300.0
 """An event's own plan is made this long before it starts: pods need time to go."""
@@ -54,7 +54,7 @@ HISTORY_SECONDS = DAY_SECONDS + HOUR_SECONDS
 EVENT_HOURS = (15.0, 18.0)
 EVENT_SHARE = 0.7
 """The event cuts the cap by 30 %."""
-DEFAULT_CAP_WATTS = 20_000.0
+DEFAULT_CAP_WATTS = 18_500.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ def command(
     """Emulate two days of a mixed GPU cluster: one to learn from, one under a power cap.
 
     Needs no server and no root. Starts the planner as its own process, asks it for plans over
-    gRPC every twenty virtual minutes, and applies them as the operator does. Writes the
+    gRPC every virtual half hour, and applies them as the operator does. Writes the
     observations, the problem and plan of the demand-response event, and a picture of the day.
     """
     console = Console(soft_wrap=False)
