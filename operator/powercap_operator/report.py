@@ -6,21 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from powercap_operator import conditions, status, times
+from powercap_operator import conditions, status, times, verdicts
 from powercap_operator.actuate import Outcome
 from powercap_operator.conditions import Condition, ConditionType, Truth
 from powercap_operator.convert import CLUSTER
 from powercap_operator.decision import (
     Decision,
-    Failure,
-    FailureKind,
     Situation,
-    is_over_cap,
     settling_after,
 )
 from powercap_operator.ledger import Key
 from powercap_operator.plan import CapPlan, Measurement, PlanStatus, TargetPlan
-from powercap_operator.policy import Cap, Rollout
+from powercap_operator.policy import Rollout
 from powercap_operator.rollout import Step, StepReason
 from powercap_operator.scaledobjects import effective_max
 from powercap_operator.targets import Record, Target, TargetState
@@ -49,14 +46,14 @@ def final(
         "observedGeneration": generation_of(world.item),
         "conditions": conditions.merge(
             before.get("conditions") or (),
-            _conditions(world, situation, decision, outcomes),
+            verdicts.of_cycle(world, situation, decision, outcomes),
             now=world.now,
             generation=generation_of(world.item),
         ),
         "lastCycle": {
             "time": times.to_text(world.now),
-            "outcome": _outcome_word(situation, decision),
-            "message": _message(world, situation, decision, outcomes),
+            "outcome": verdicts.outcome_word(situation, decision),
+            "message": verdicts.message_of(world, situation, decision, outcomes),
         },
         "managedTargets": _managed(world),
         "targets": _targets(world, situation, decision, steps, results),
@@ -82,7 +79,7 @@ def lowered(situation: Situation, decision: Decision) -> dict[str, Any]:
 def feedback(item: Mapping[str, Any], situation: Situation) -> dict[str, Any]:
     """Return the status after a look at the meter between cycles."""
     before: Mapping[str, Any] = item.get("status") or {}
-    found = [_planner_reachable(situation.failure), _cap_held(situation)]
+    found = [verdicts.planner_reachable(situation.failure), verdicts.cap_held(situation)]
     return {
         **before,
         "conditions": conditions.merge(
@@ -259,162 +256,6 @@ def _reason(
     if target.enforced > max(target.current, record.allowed or 0):
         parts.append(f"its autoscaler still enforces {target.enforced}")
     return "; ".join(parts)[: conditions.MESSAGE_CHARACTERS]
-
-
-def _conditions(
-    world: World, situation: Situation, decision: Decision, outcomes: Sequence[Outcome]
-) -> list[Condition]:
-    found = [
-        _ready(world, situation, decision, outcomes),
-        _planner_reachable(situation.failure),
-        _metrics_healthy(situation),
-        _cap_held(situation),
-    ]
-    if situation.plan is not None:
-        found.append(_cap_feasible(situation.plan, situation.spec.cap))
-    return found
-
-
-def _ready(
-    world: World, situation: Situation, decision: Decision, outcomes: Sequence[Outcome]
-) -> Condition:
-    message = _message(world, situation, decision, outcomes)
-    is_true, reason = True, "PlanInForce"
-    if situation.failure is not None:
-        is_true, reason = False, situation.failure.kind.value
-    elif not world.targets:
-        is_true, reason = False, "NoTargets"
-    elif any(not outcome.is_applied for outcome in outcomes):
-        is_true, reason = False, "WriteFailed"
-    elif world.problems:
-        is_true, reason = False, "ScaledObjectUnreadable"
-    elif situation.spec.rollout is not Rollout.AUTO:
-        reason = "Advised"
-    elif outcomes or _waiting(world, situation):
-        reason = "Converging"
-    return Condition(
-        type=ConditionType.READY,
-        status=Truth.TRUE if is_true else Truth.FALSE,
-        reason=reason,
-        message=message,
-    )
-
-
-def _planner_reachable(failure: Failure | None) -> Condition:
-    if failure is not None and failure.kind is FailureKind.UNREACHABLE:
-        return Condition(
-            type=ConditionType.PLANNER_REACHABLE,
-            status=Truth.FALSE,
-            reason=failure.kind.value,
-            message=f"{failure.message}; measured watts are not seen either, nothing may rise",
-        )
-    return Condition(type=ConditionType.PLANNER_REACHABLE, status=Truth.TRUE, reason="Answered")
-
-
-def _metrics_healthy(situation: Situation) -> Condition:
-    kind = ConditionType.METRICS_HEALTHY
-    failure = situation.failure
-    if failure is not None and failure.kind is FailureKind.UNREACHABLE:
-        return Condition(type=kind, status=Truth.UNKNOWN, reason=failure.kind.value)
-    if failure is not None and failure.kind is FailureKind.NOT_READY:
-        return Condition(
-            type=kind, status=Truth.FALSE, reason=failure.kind.value, message=failure.message
-        )
-    if is_over_cap(situation) is None:
-        why = situation.measurement.reason if situation.measurement else "no answer"
-        return Condition(
-            type=kind,
-            status=Truth.FALSE,
-            reason="PowerNotMeasured",
-            message=f"watts against the cap: {why or 'the last measurement is too old'}",
-        )
-    plan = situation.plan
-    held = [
-        f"{namespace}/{name}: {target.reason}"
-        for (namespace, name), target in (plan.targets.items() if plan else ())
-        if target.status is PlanStatus.HELD
-    ]
-    if held:
-        return Condition(
-            type=kind, status=Truth.FALSE, reason="TargetsHeld", message="; ".join(held)
-        )
-    findings = "; ".join(f"{reason}: {text}" for reason, text in (plan.findings if plan else ()))
-    return Condition(type=kind, status=Truth.TRUE, reason="Measured", message=findings)
-
-
-def _cap_held(situation: Situation) -> Condition:
-    kind, cap = ConditionType.CAP_HELD, situation.spec.cap
-    is_over = is_over_cap(situation)
-    if is_over is None or situation.measurement is None:
-        return Condition(type=kind, status=Truth.UNKNOWN, reason="PowerNotMeasured")
-    text = f"{situation.measurement.watts:.0f} W measured, cap {cap.watts:.0f} W"
-    if is_over:
-        return Condition(type=kind, status=Truth.FALSE, reason="AboveCap", message=text)
-    return Condition(type=kind, status=Truth.TRUE, reason="UnderCap", message=text)
-
-
-def _cap_feasible(plan: CapPlan, cap: Cap) -> Condition:
-    kind = ConditionType.CAP_FEASIBLE
-    if plan.is_feasible:
-        return Condition(type=kind, status=Truth.TRUE, reason="FloorsFit")
-    least = f"; least cap that keeps them: {plan.least_cap_watts:.0f} W"
-    return Condition(
-        type=kind,
-        status=Truth.FALSE,
-        reason="CapInfeasible",
-        message=f"the cap of {cap.watts:.0f} W and the floors cannot hold together: floors yield"
-        + (least if plan.least_cap_watts else ""),
-    )
-
-
-def _outcome_word(situation: Situation, decision: Decision) -> str:
-    if not situation.targets:
-        return "NoTargets"
-    if situation.plan is not None:
-        return "Planned" if situation.spec.rollout is Rollout.AUTO else "Advised"
-    if decision.fallback is StepReason.FALLBACK:
-        return "SafeMaxima"
-    return "PlanHeld" if decision.fallback is StepReason.HOLD else "NoPlan"
-
-
-def _message(
-    world: World, situation: Situation, decision: Decision, outcomes: Sequence[Outcome]
-) -> str:
-    parts = []
-    if situation.failure is not None:
-        parts.append(situation.failure.message)
-        if decision.fallback is StepReason.HOLD and situation.in_force is not None:
-            expiry = times.to_text(situation.in_force.expires_at)
-            parts.append(f"the plan in force is kept until {expiry}")
-        if decision.fallback is StepReason.FALLBACK and situation.in_force is not None:
-            expiry = times.to_text(situation.in_force.expires_at)
-            parts.append(f"the plan expired at {expiry}: safe maxima apply")
-    lowered = sum(not o.step.is_raise for o in outcomes if o.is_applied)
-    raised = sum(o.step.is_raise for o in outcomes if o.is_applied)
-    if outcomes:
-        parts.append(f"{lowered} lowered, {raised} raised")
-    parts += [
-        f"{o.step.key[0]}/{o.step.key[1]} not written: {o.error}" for o in outcomes if o.error
-    ]
-    parts += world.problems
-    if not world.targets:
-        parts.append("no ScaledObject matches spec.selector")
-    if not parts:
-        parts.append("nothing to change")
-    return "; ".join(parts)[: conditions.MESSAGE_CHARACTERS]
-
-
-def _waiting(world: World, situation: Situation) -> bool:
-    if situation.plan is None:
-        return False
-    for target in world.targets:
-        planned = situation.plan.targets.get(target.workload_key)
-        is_planned = planned is not None and planned.status is PlanStatus.PLANNED
-        if planned is not None and target.is_writable and is_planned:
-            reached = target.clamp(planned.replicas) == target.current
-            if not reached:
-                return True
-    return False
 
 
 def _managed(world: World) -> str:
