@@ -1,12 +1,14 @@
 """A site described in a YAML file, planned offline from measured curves.
 
-The form is documented in docs/offline-what-if.md. Paths in the file are relative to it.
+The form is documented in docs/offline-what-if.md. Paths in the file are relative to it and may
+hold variables of the environment.
 """
 
 from __future__ import annotations
 
 import csv
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -261,7 +263,11 @@ class Site:
         return LoadForecast.point(value * load.number_or("scale", 1.0, low=0), method="trace")
 
     def _file(self, fields: Fields, key: str) -> Path:
-        return self.path.parent / fields.text(key)
+        """Return a path, relative to the site file; $NAME is taken from the environment."""
+        text = os.path.expandvars(fields.text(key))
+        if "$" in text:
+            raise fields.error(key, f"is {text!r}; the variable in it is not set")
+        return self.path.parent / text
 
 
 class _GpuPool:
