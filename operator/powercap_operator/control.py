@@ -64,8 +64,10 @@ class Control:
                 is_woken = loop.wake.is_set()
                 loop.wake.clear()
                 if is_woken or time.monotonic() >= next_cycle_at:
+                    # A cycle out of turn begins a grid of its own, or the next would be late.
+                    began_at = time.monotonic() if is_woken else next_cycle_at
                     await self._turn(name, loop, cycle.run_cycle)
-                    next_cycle_at = _next(next_cycle_at, loop.pace.interval_seconds)
+                    next_cycle_at = _next(began_at, loop.pace.interval_seconds)
                 else:
                     await self._turn(name, loop, cycle.run_feedback)
                     if loop.pace.is_cycle_wanted:

@@ -14,7 +14,6 @@ from typing import Any
 
 import httpx2
 from lightkube import AsyncClient
-from lightkube.core.exceptions import ApiError
 from lightkube.generic_resource import create_global_resource, create_namespaced_resource
 from lightkube.models.core_v1 import EventSource, ObjectReference
 from lightkube.models.meta_v1 import ObjectMeta
@@ -181,12 +180,14 @@ def _dict(item: Any) -> Item:
 def _translated(what: str) -> Iterator[None]:
     try:
         yield
-    except ApiError as error:
+    except httpx2.HTTPStatusError as error:
+        # lightkube's ApiError is one; a path the server does not know answers without a body.
+        code = error.response.status_code
         message = f"{what}: {error}"
-        if error.status.code == 404:
+        if code == 404:
             raise MissingError(message) from error
-        if error.status.code == 409:
+        if code == 409:
             raise ConflictError(message) from error
         raise ClusterError(message) from error
     except httpx2.HTTPError as error:
-        raise ClusterError(f"{what}: {error or type(error).__name__}") from error
+        raise ClusterError(f"{what}: {str(error) or type(error).__name__}") from error

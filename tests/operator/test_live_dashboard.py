@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import ssl
-import urllib.request
-from pathlib import Path
 from typing import Any
 
+from lightkube import Client
 
-def _table(kubeconfig: Path, path: str) -> list[dict[str, Any]]:
+
+def _table(client: Client, path: str) -> list[dict[str, Any]]:
     """Return the rows that kubectl would print, by column."""
-    config = json.loads(kubeconfig.read_text())
-    cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
-    request = urllib.request.Request(
-        cluster["server"] + path,
-        headers={
-            "Authorization": f"Bearer {user['token']}",
-            "Accept": "application/json;as=Table;v=v1;g=meta.k8s.io",
-        },
+    # lightkube asks for no tables; its connection, with its credentials, can.
+    connection = client._client._client
+    answer = connection.get(
+        path, headers={"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
     )
-    context = ssl.create_default_context(cafile=cluster["certificate-authority"])
-    with urllib.request.urlopen(request, timeout=10, context=context) as answer:
-        table = json.load(answer)
+    answer.raise_for_status()
+    table = answer.json()
     names = [column["name"] for column in table["columnDefinitions"]]
     return [dict(zip(names, row["cells"], strict=True)) for row in table["rows"]]
 
 
 def test_the_table_tells_cap_charge_measure_and_reason(
-    site: Any, planner: Any, start_operator: Any, kube_admin_kubeconfig: Path
+    site: Any, planner: Any, start_operator: Any, kube_admin: Client
 ) -> None:
     site.add("chat", maximum=10)
     planner.allow("chat", 4)
@@ -37,7 +30,7 @@ def test_the_table_tells_cap_charge_measure_and_reason(
 
     cap = site.cap(watts=1000)
     site.wait(lambda: site.condition(cap, "Ready").get("reason") == "PlanInForce", "settled")
-    rows = _table(kube_admin_kubeconfig, "/apis/powercap.dev/v1alpha1/powercaps")
+    rows = _table(kube_admin, "/apis/powercap.dev/v1alpha1/powercaps")
 
     row = next(row for row in rows if row["Name"] == cap)
     assert (row["Cap"], row["Charged"], row["Measured"], row["Headroom"]) == (1000, 400, 312.5, 600)
