@@ -70,7 +70,7 @@ class PrometheusApi:
         """
         parameters = {"time": f"{at_seconds:.3f}", "timeout": self._timeout}
         return _sorted(
-            _series(entry, [entry["value"]])
+            _series(entry)
             for entry in self._ask(self._connect.custom_query, promql, params=parameters)
         )
 
@@ -94,7 +94,7 @@ class PrometheusApi:
                 params={"timeout": self._timeout},
             )
             for entry in answer:
-                part = _series(entry, entry["values"])
+                part = _series(entry)
                 merged.setdefault(tuple(sorted(part.labels.items())), []).extend(part.points)
         return _sorted(
             Series(labels=dict(key), points=tuple(points)) for key, points in merged.items()
@@ -151,8 +151,9 @@ class PrometheusApi:
             _log.warning("prometheus answers with warnings: %s", found)
 
 
-def _series(entry: dict[str, Any], points: list[Any]) -> Series:
+def _series(entry: dict[str, Any]) -> Series:
     try:
+        points = entry["values"] if "values" in entry else [entry["value"]]
         return Series(
             labels={str(key): str(value) for key, value in entry["metric"].items()},
             points=tuple((float(moment), float(value)) for moment, value in points),
