@@ -19,7 +19,7 @@ from powercap_simulator.errors import ScenarioError
 from powercap_simulator.keda import SYNC_SECONDS, ScaledObject
 from powercap_simulator.pods import Placement, Pod, PodState
 from powercap_simulator.scenario import DeploymentSpec, Scenario
-from powercap_simulator.serving import ServedTick, Serving
+from powercap_simulator.serving import COUNTER_WIDTH, ServedTick, Serving
 
 FloatArray = NDArray[np.float64]
 
@@ -153,7 +153,7 @@ class SimulatedCluster:
     def pod_counters(self, pod: Pod) -> FloatArray:
         """Return what the pod's server has counted since it became ready, float64[counter]."""
         if pod.counters_at_ready is None:
-            return np.zeros(self.serving.counters.shape[1])
+            return np.zeros(COUNTER_WIDTH)
         until = pod.counters_at_end
         now = self.serving.counters[pod.deployment] if until is None else until
         counted: FloatArray = now - pod.counters_at_ready

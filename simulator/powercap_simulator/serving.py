@@ -41,6 +41,7 @@ COUNTER_WIDTH = ITL_SLICE.stop
 # Latencies are spread log-normally; only the 95th percentile is known.
 _SPREAD = 0.4
 _Z95 = 1.6448536269514722
+_FOLD_TICKS = 500
 _SCORES = np.linspace(-6.0, 6.0, 481)
 _NORMAL = np.array([0.5 * math.erfc(-score / math.sqrt(2)) for score in _SCORES])
 
@@ -76,8 +77,8 @@ class Serving:
         self._prefill = np.array([curve.prefill_seconds for curve in curves])
         self.queue_tokens = np.zeros(len(deployments))
         """float64[deployment]: generated tokens asked for and not begun."""
-        self.counters = np.zeros((len(deployments), COUNTER_WIDTH))
-        """float64[deployment, counter]: what one replica, ready since the start, has counted."""
+        self._counters = np.zeros((len(deployments), COUNTER_WIDTH))
+        self._uncounted: list[tuple[FloatArray, ...]] = []
 
     def serve(self, *, arrived_tokens: FloatArray, ready: FloatArray, seconds: float) -> ServedTick:
         """Serve one tick of ``seconds`` with ``ready`` replicas of each deployment."""
@@ -109,25 +110,48 @@ class Serving:
         self._count(tick, mean, replicas, is_active)
         return tick
 
+    @property
+    def counters(self) -> FloatArray:
+        """float64[deployment, counter]: what one replica, ready since the start, has counted."""
+        if self._uncounted:
+            self._fold()
+        return self._counters
+
     def _count(
         self, tick: ServedTick, mean: FloatArray, replicas: FloatArray, is_active: NDArray[np.bool_]
     ) -> None:
-        tokens = tick.served_tokens / replicas
+        """Remember what is to be counted; counting many ticks at once is much cheaper."""
+        self._uncounted.append(
+            (
+                tick.served_tokens / replicas,
+                tick.aborted_tokens / replicas,
+                np.where(is_active, tick.ttft_p95_seconds, 1.0),
+                np.where(is_active, tick.itl_p95_seconds, 1.0),
+                mean,
+            )
+        )
+        if len(self._uncounted) >= _FOLD_TICKS:
+            self._fold()
+
+    def _fold(self) -> None:
+        tokens, aborted, ttft, itl, mean = np.array(self._uncounted).transpose(1, 0, 2)
+        self._uncounted.clear()
         requests = tokens / self._output
-        counters = self.counters
-        counters[:, 0] += requests * self._prompt
-        counters[:, 1] += tokens
-        counters[:, 2] += requests
-        counters[:, 3] += tick.aborted_tokens / self._output / replicas
-        ttft = np.where(is_active, tick.ttft_p95_seconds, 1.0)
-        itl = np.where(is_active, tick.itl_p95_seconds, 1.0)
-        counters[:, 4] += requests * ttft * np.exp(_SPREAD * (_SPREAD / 2 - _Z95))
-        counters[:, 5] += tokens * mean
-        counters[:, TTFT_SLICE] += requests[:, None] * _share_below(ttft, TTFT_BUCKETS)
-        counters[:, ITL_SLICE] += tokens[:, None] * _share_below(itl, ITL_BUCKETS)
+        mean_over_p95 = np.exp(_SPREAD * (_SPREAD / 2 - _Z95))
+        counters = self._counters
+        counters[:, 0] += (requests * self._prompt).sum(axis=0)
+        counters[:, 1] += tokens.sum(axis=0)
+        counters[:, 2] += requests.sum(axis=0)
+        counters[:, 3] += (aborted / self._output).sum(axis=0)
+        counters[:, 4] += (requests * ttft * mean_over_p95).sum(axis=0)
+        counters[:, 5] += (tokens * mean).sum(axis=0)
+        counters[:, TTFT_SLICE] += (requests[..., None] * _share_below(ttft, TTFT_BUCKETS)).sum(
+            axis=0
+        )
+        counters[:, ITL_SLICE] += (tokens[..., None] * _share_below(itl, ITL_BUCKETS)).sum(axis=0)
 
 
 def _share_below(p95_seconds: FloatArray, bounds: tuple[float, ...]) -> FloatArray:
-    score = np.log(np.asarray(bounds)[None, :] / p95_seconds[:, None]) / _SPREAD + _Z95
+    score = np.log(np.asarray(bounds) / p95_seconds[..., None]) / _SPREAD + _Z95
     share: FloatArray = np.interp(score, _SCORES, _NORMAL)
     return share

@@ -45,7 +45,7 @@ def test_the_example_scenario_is_read_and_runs(tmp_path: Path) -> None:
 
 def test_the_commands_shown_have_the_options_shown() -> None:
     functions = {"simulate": commands.simulate, "demo": demo.command}
-    for line in "\n".join(blocks("sh")).splitlines():
+    for line in filter(None, "\n".join(blocks("sh")).splitlines()):
         program, name, *words = shlex.split(line)
         known = {
             f"--{one.replace('_', '-')}" for one in inspect.signature(functions[name]).parameters
