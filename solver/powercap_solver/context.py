@@ -54,18 +54,28 @@ class Context:
     stopwatch: Stopwatch
     solver: ChoiceSolver
 
-    def maximise(self, model: ChoiceModel, *, absolute_gap: float = 0.0) -> ChoiceAnswer:
+    def maximise(
+        self,
+        model: ChoiceModel,
+        *,
+        absolute_gap: float = 0.0,
+        relative_gap: float | None = None,
+    ) -> ChoiceAnswer:
         """Solve ``model`` in the time left; the hint is the answer when nothing better came.
 
         Args:
             model: What to solve.
-            absolute_gap: In the unit of the value; proves enough even where the relative gap
-                of the settings is not reached.
+            absolute_gap: In the unit of the value; either gap is enough.
+            relative_gap: In place of that of the settings.
 
         Raises:
             SolverError: when the back end fails.
         """
-        limits = SolveLimits(relative_gap=self.settings.relative_gap, seconds=self.stopwatch.left())
+        limits = SolveLimits(
+            relative_gap=self.settings.relative_gap if relative_gap is None else relative_gap,
+            seconds=self.stopwatch.left(),
+            absolute_gap=absolute_gap,
+        )
         if limits.seconds is not None and limits.seconds <= 0:
             return _unsolved(model)
         answer = solve_model(model, limits, self.solver)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import json
 import math
+import sys
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -227,7 +228,7 @@ def _number(path: str, value: Any, kind: type) -> Any:
         is_accepted = is_number and isinstance(value, int)
     else:
         # A literal such as 1e999 reads as infinity.
-        is_accepted = is_number and abs(value) <= np.finfo(np.float64).max
+        is_accepted = is_number and abs(value) <= sys.float_info.max
     if not is_accepted:
         raise FileFormatError(f"{path} is {_named(value)}; accepted: {accepted}")
     return kind(value)

@@ -48,6 +48,9 @@ class SolveSettings:
     held_served_fraction: float = 0.5
     """A deployment is not held at the plan in force when that serves less than this fraction of
     what the best plan serves it, however little it weighs in the total; default 0.5."""
+    change_gap: float = 0.01
+    """Relative gap at which the least change may stop: up to 100 changed replicas the number is
+    proven, above it is proven within 1 %; default 0.01."""
     deadline_seconds: float | None = None
     """Time for the whole solve, s; default none. Stages cut short keep what they have found."""
 
@@ -62,6 +65,7 @@ class SolveSettings:
             "stage_tolerance",
             "stability_tolerance",
             "held_served_fraction",
+            "change_gap",
         ):
             value = getattr(self, name)
             if not 0 <= value < 1:

@@ -76,6 +76,7 @@ def least_change(context: Context, kept: Kept, best: Stage, served: Stage) -> St
     answer = context.maximise(
         ChoiceModel(value=tie - changed, allowed=allowed, rows=rows, hint=best.choice),
         absolute_gap=_TIE_GAP,
+        relative_gap=context.settings.change_gap,
     )
     choice = best.choice if answer.choice is None else answer.choice
     objective = math.fsum(measures.pick(changed, choice))
