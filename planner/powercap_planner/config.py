@@ -137,6 +137,12 @@ class ServeConfig:
             raise InputFileError(
                 f"prometheus.url, observations: {given} given; accepted: exactly one of them"
             )
+        url = self.prometheus.url
+        if url and not url.startswith(("http://", "https://")):
+            raise InputFileError(
+                f"prometheus.url: is {url!r}; accepted: an address that begins with http:// or "
+                "https://"
+            )
         if bool(self.tls_certificate) != bool(self.tls_key):
             raise InputFileError("tls_certificate, tls_key: accepted: both or neither")
         if self.tls_client_ca and not self.tls_key:

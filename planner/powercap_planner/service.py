@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from powercap_planner.clock import Clock
 from powercap_planner.errors import PowercapPlannerError
@@ -37,6 +38,10 @@ SOLVERS = 2
 """Plans made at the same time; more wait."""
 
 _logger = logging.getLogger(__name__)
+_Key = TypeVar("_Key")
+_Answer = TypeVar("_Answer")
+_Answers = dict[_Key, tuple[float, asyncio.Task[_Answer]]]
+"""By what was asked: when it was begun, monotonic s, and the work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +64,8 @@ class PlannerService:
         self._grid = grid
         self._recorder = recorder
         self._solvers = ThreadPoolExecutor(SOLVERS, thread_name_prefix="solve")
-        self._plans: dict[tuple[object, ...], tuple[float, asyncio.Task[PlanOutcome]]] = {}
-        self._readings: dict[float, tuple[float, asyncio.Task[Reading | None]]] = {}
+        self._plans: _Answers[tuple[object, ...], PlanOutcome] = {}
+        self._readings: _Answers[float, Reading | None] = {}
 
     async def plan(
         self, request: PlanRequest, *, time_left: Callable[[], float | None] = lambda: None
@@ -84,11 +89,7 @@ class PlannerService:
         zoned = replace(request, grid_zone=request.grid_zone or self._grid.zone)
         key = (snapshot.number, limit == SOLVE_SECONDS, zoned)
         now = time.monotonic()
-        self._plans = {
-            old: (made, task)
-            for old, (made, task) in self._plans.items()
-            if now - made < REUSE_SECONDS or not task.done()
-        }
+        self._plans = _usable(self._plans, now)
         if key not in self._plans:
             task = asyncio.create_task(self._make_plan(snapshot, zoned, limit))
             self._plans[key] = (now, task)
@@ -174,17 +175,25 @@ class PlannerService:
         )
 
     async def _reading(self, window_seconds: float, now_seconds: float) -> Reading | None:
-        made, task = self._readings.get(window_seconds, (-REUSE_SECONDS, None))
-        if task is None or (task.done() and time.monotonic() - made >= REUSE_SECONDS):
-            task = asyncio.create_task(
-                asyncio.to_thread(
-                    self._refresher.source.measure,
-                    now_seconds=now_seconds,
-                    window_seconds=window_seconds,
-                )
+        now = time.monotonic()
+        self._readings = _usable(self._readings, now)
+        if window_seconds not in self._readings:
+            work = asyncio.to_thread(
+                self._refresher.source.measure,
+                now_seconds=now_seconds,
+                window_seconds=window_seconds,
             )
-            self._readings[window_seconds] = (time.monotonic(), task)
-        return await asyncio.shield(task)
+            self._readings[window_seconds] = (now, asyncio.create_task(work))
+        return await asyncio.shield(self._readings[window_seconds][1])
+
+
+def _usable(answers: _Answers[_Key, _Answer], now: float) -> _Answers[_Key, _Answer]:
+    """Return the answers that are being made or were made just now."""
+    return {
+        key: (made, task)
+        for key, (made, task) in answers.items()
+        if now - made < REUSE_SECONDS or not task.done()
+    }
 
 
 def _log_plan(outcome: PlanOutcome, *, seconds: float) -> None:

@@ -82,6 +82,11 @@ def test_mistake_is_refused_by_name(tmp_path, text, message):
         load(file=written(tmp_path, text), environment={}, flags=FLAGS)
 
 
+def test_prometheus_without_a_scheme_is_refused():
+    with pytest.raises(InputFileError, match=r"prometheus\.url: is 'prometheus:9090'"):
+        load(file=None, environment={}, flags={"prometheus.url": "prometheus:9090"})
+
+
 def test_no_source_is_refused():
     with pytest.raises(InputFileError, match="none is given"):
         load(file=None, environment={}, flags={})

@@ -249,6 +249,9 @@ def test_old_kepler_gives_the_same_watts_as_the_new_one(server, end):
     np.testing.assert_allclose(by_name(observation)["alpha"].power_watts, 1000, rtol=1e-6)
     assert observation.host_idle_watts == pytest.approx(200)
     np.testing.assert_allclose(observation.total_watts, 400 + 500 + 250 + 260 + 70 + 350)
+    assert observation.measured is not None
+    assert observation.measured.power_watts == pytest.approx(1830)
+    assert observation.findings == ()
 
 
 def test_grid_ends_at_the_one_evaluation_time(server, end):
