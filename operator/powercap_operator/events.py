@@ -110,13 +110,17 @@ def of_foreign_changes(powercap: Subject, targets: Sequence[Target]) -> tuple[Ev
 
 def of_shedding(powercap: Subject, decision: Decision, *, measured: float, cap: float) -> Event:
     """Return the Event that tells of shedding."""
-    lowered = [step for step in decision.steps if step.reason is StepReason.SHED]
+    lowered = ", ".join(
+        f"{step.key[0]}/{step.key[1]} {step.before} -> {step.after}"
+        for step in decision.steps
+        if step.reason is StepReason.SHED
+    )
     return Event(
         subject=powercap,
         type=EventType.WARNING,
         reason="Shed",
         message=f"measured {measured:.0f} W are above the cap of {cap:.0f} W: "
-        f"{len(lowered)} target(s) lowered to take {decision.shed_watts:.0f} W off",
+        f"{decision.shed_watts:.0f} W taken off: {lowered}",
     )
 
 
@@ -134,14 +138,15 @@ def _summaries(powercap: Subject, steps: Sequence[Step]) -> tuple[Event, ...]:
         mine = [step for step in steps if step.reason is cause]
         if not mine:
             continue
-        raised = sum(step.is_raise for step in mine)
+        changes = ", ".join(
+            f"{step.key[0]}/{step.key[1]} {step.before} -> {step.after}" for step in mine
+        )
         events.append(
             Event(
                 subject=powercap,
                 type=_STEP_TYPES.get(cause, EventType.NORMAL),
                 reason=reason,
-                message=f"{len(mine) - raised} maxima lowered, {raised} raised: "
-                f"{_STEP_CAUSES[cause]}",
+                message=f"{_STEP_CAUSES[cause]}: {changes}",
             )
         )
     return tuple(events)

@@ -113,13 +113,15 @@ def _cap_feasible(plan: CapPlan, cap: Cap) -> Condition:
     kind = ConditionType.CAP_FEASIBLE
     if plan.is_feasible:
         return Condition(type=kind, status=Truth.TRUE, reason="FloorsFit")
-    least = f"; least cap that keeps them: {plan.least_cap_watts:.0f} W"
+    least = ""
+    if plan.least_cap_watts is not None:
+        least = f"; least cap that keeps them: {plan.least_cap_watts:.0f} W"
     return Condition(
         type=kind,
         status=Truth.FALSE,
         reason="CapInfeasible",
         message=f"the cap of {cap.watts:.0f} W and the floors cannot hold together: floors yield"
-        + (least if plan.least_cap_watts else ""),
+        + least,
     )
 
 
