@@ -333,6 +333,11 @@ def test_a_bad_observation_file_is_one_line_and_no_plan(powercap, folder, name, 
         pytest.param((*FROM_HISTORY, "--cap", "nan"), "cap: is nan; accepted", id="cap nan"),
         pytest.param(("plan", "--cap", 5), "give exactly one of", id="no source"),
         pytest.param(
+            ("plan", "--prometheus", "http://127.0.0.1:9", "--cap", 5),
+            "127.0.0.1:9",
+            id="no prometheus there",
+        ),
+        pytest.param(
             (*FROM_HISTORY, "--cap", 5000, "--replicas", "typo=1"),
             "typo is not known; accepted: llm/chat, llm/code",
             id="unknown deployment",

@@ -139,6 +139,18 @@ def test_the_upper_bound_covers_new_windows_and_never_falls():
     assert model.peak_upper_watts >= model.mean_watts.max()
 
 
+def test_the_bound_covers_what_was_seen_a_rare_spike_included():
+    spiky = history()
+    watts = np.array(spiky.power_watts)
+    watts[::100] *= 1.1
+
+    model = fit(history(power_watts=watts))
+    each = spiky.served_tps / spiky.ready_replicas
+    bound = np.interp(each, model.knot_tps, model.upper_watts)
+
+    assert (watts / spiky.ready_replicas <= bound * 1.01).all()
+
+
 def test_the_coverage_claimed_is_what_the_sample_supports():
     short, long = fit(history(length=80)), fit(history(length=8000))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,13 +13,11 @@ import typer
 from rich.table import Table
 
 from powercap_planner.cli.plot import CurvePlot, plot_curves
-from powercap_planner.cli.tables import gpus_text, screen
-from powercap_planner.curves.fit import fit_models
-from powercap_planner.curves.model import DeploymentModel
+from powercap_planner.cli.tables import finding_lines, gpus_text, screen
+from powercap_planner.curves.fit import fit_models, samples_of
 from powercap_planner.curves.nameplate import LARGEST, find_gpu
 from powercap_planner.curves.table import model_from_curve, read_curves
 from powercap_planner.errors import RequestError
-from powercap_planner.observations import DeploymentObservation
 from powercap_planner.sources.files import read_observation
 
 
@@ -65,12 +64,11 @@ def command(
         return
     console = screen()
     console.print(_table(panels))
-    for text in dict.fromkeys(
-        f"note: {one.reason}: {one.deployment or panel.title}: {one.message}"
-        for panel in panels
-        for one in panel.model.findings
-    ):
-        console.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
+    found = [
+        replace(one, deployment=panel.title) for panel in panels for one in panel.model.findings
+    ]
+    for text in finding_lines(found):
+        console.print(f"note: {text}", style="dim", highlight=False, markup=False, soft_wrap=True)
     if plot:
         console.print(f"curves drawn to {plot}", highlight=False, soft_wrap=True)
 
@@ -78,17 +76,19 @@ def command(
 def _observed(path: Path) -> list[CurvePlot]:
     observation = read_observation(path)
     models = fit_models(observation)
-    return [_panel(one, models[one.key]) for one in observation.deployments]
-
-
-def _panel(one: DeploymentObservation, model: DeploymentModel) -> CurvePlot:
-    running = np.where(one.ready_replicas >= 1, one.ready_replicas, np.nan)
-    return CurvePlot(
-        title=one.key,
-        model=model,
-        load_tps=one.served_tps / running,
-        power_watts=one.power_watts / running,
-    )
+    panels = []
+    for one in observation.deployments:
+        # Only the windows the fit has used: while pods start and end, watts are of more of them.
+        samples = samples_of(one, parked_gpu_watts=observation.parked_gpu_watts)
+        panels.append(
+            CurvePlot(
+                title=one.key,
+                model=models[one.key],
+                load_tps=samples.load_tps,
+                power_watts=samples.power_watts,
+            )
+        )
+    return panels
 
 
 def _measured(path: Path) -> list[CurvePlot]:

@@ -54,6 +54,8 @@ def make_app(*, asked: str | None = None) -> typer.Typer:
 def main() -> None:
     """Run the command line; a user's mistake is one line on stderr and exit code 2."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    # Its warnings of retries say at length what our error says in one line.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
     try:
         make_app(asked=next(iter(sys.argv[1:]), None))()
     except (PowercapPlannerError, PowercapSolverError) as error:

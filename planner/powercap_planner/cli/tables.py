@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
+from powercap_planner.observations import Finding
 from powercap_planner.outcome import PlanOutcome
 
 _REASON_WIDTH = 130
@@ -105,10 +106,20 @@ def rows_of(outcome: PlanOutcome) -> PlanRows:
         status=outcome.plan.status.value,
         rung=outcome.plan.rung,
         gap=max((stage.gap for stage in outcome.plan.stages), default=0.0),
-        findings=tuple(
-            f"{one.reason}: {f'{one.deployment}: ' if one.deployment else ''}{one.message}"
-            for one in outcome.findings
-        ),
+        findings=finding_lines(outcome.findings),
+    )
+
+
+def finding_lines(findings: Sequence[Finding]) -> tuple[str, ...]:
+    """Return one line per thing found; what is said of several deployments is said once."""
+    about: dict[tuple[str, str], list[str]] = {}
+    for one in findings:
+        names = about.setdefault((one.reason, one.message), [])
+        if one.deployment and one.deployment not in names:
+            names.append(one.deployment)
+    return tuple(
+        f"{reason}: {message}" + (f" ({', '.join(names)})" if names else "")
+        for (reason, message), names in about.items()
     )
 
 
@@ -171,7 +182,7 @@ def print_plan(console: Console, rows: PlanRows, *, title: str = "Plan") -> None
 
 def print_findings(console: Console, rows: PlanRows) -> None:
     """Print what was missing, doubtful or assumed."""
-    for text in dict.fromkeys(rows.findings):
+    for text in rows.findings:
         console.print(f"note: {text}", style="dim", highlight=False, markup=False, soft_wrap=True)
 
 

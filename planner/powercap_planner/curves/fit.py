@@ -81,15 +81,21 @@ def fit_model(
 ) -> DeploymentModel:
     """Return the model of one deployment."""
     hardware = _hardware(deployment, parked_gpu_watts)
-    samples = usable_samples(
+    samples = samples_of(deployment, parked_gpu_watts=parked_gpu_watts)
+    if not samples.load_tps.size or not (samples.load_tps > 0).any():
+        return _nameplate_model(deployment, hardware, samples.findings)
+    return _fitted_model(deployment, hardware, samples, settings)
+
+
+def samples_of(deployment: DeploymentObservation, *, parked_gpu_watts: dict[str, float]) -> Samples:
+    """Return the windows that a deployment's model is fitted on."""
+    hardware = _hardware(deployment, parked_gpu_watts)
+    return usable_samples(
         deployment,
         gpu=hardware.gpu,
         gpus=hardware.gpus,
         parked_watts=hardware.parked_watts,
     )
-    if not samples.load_tps.size or not (samples.load_tps > 0).any():
-        return _nameplate_model(deployment, hardware, samples.findings)
-    return _fitted_model(deployment, hardware, samples, settings)
 
 
 def nameplate_model(
@@ -216,9 +222,13 @@ def _fitted_model(
     idle = hardware.parked_watts if hardware.parked_watts > 0 else None
 
     knots = np.linspace(0.0, max(saturated, float(load.max())), _KNOTS)
-    mean = _fit(load, power, idle, ceiling, settings).predict(knots[:, None])
+    curve = _fit(load, power, idle, ceiling, settings)
+    mean = curve.predict(knots[:, None])
     errors = _held_out_errors(load, power, idle, ceiling, settings)
     upper_factor, coverage = _upper_factor(errors, settings.coverage_fraction)
+    # Held-back windows are few: the bound must cover the windows of the fit as well.
+    seen = _relative_errors(curve, load, power)
+    upper_factor = max(upper_factor, _upper_factor(seen, settings.coverage_fraction)[0])
     upper = np.minimum(np.maximum.accumulate(mean * upper_factor), ceiling)
 
     is_curve = np.ptp(load) >= settings.min_support_fraction * load.max()
@@ -285,8 +295,12 @@ def _held_out_errors(
     if load.size < settings.min_samples or not held.any():
         return np.empty(0)
     model = _fit(load[~held], power[~held], idle_watts, ceiling_watts, settings)
-    predicted = model.predict(load[held, None])
-    errors: FloatArray = (power[held] - predicted) / predicted
+    return _relative_errors(model, load[held], power[held])
+
+
+def _relative_errors(curve: PowerCurveRegressor, load: FloatArray, power: FloatArray) -> FloatArray:
+    predicted = curve.predict(load[:, None])
+    errors: FloatArray = (power - predicted) / predicted
     return errors
 
 
