@@ -36,7 +36,6 @@ from powercap_simulator.demo_report import plan_rows, print_course, print_models
 from powercap_simulator.errors import PowercapSimulatorError
 from powercap_simulator.history import WindowedHistory
 from powercap_simulator.outcome import course_of
-from powercap_simulator.picture import draw_day
 from powercap_simulator.planner_process import PlannerProcess
 from powercap_simulator.scenario import Scenario, mixed_scenario
 from powercap_simulator.workload import DAY_SECONDS
@@ -153,6 +152,9 @@ def run(console: Console, *, out: Path, seed: int, cap_watts: float) -> Files:
 
     under = course_of(cluster, since_seconds=midnight)
     without = course_of(free, since_seconds=midnight)
+    # Here, not at the top: every call of the command line imports this module.
+    from powercap_simulator.picture import draw_day
+
     print_course(console, capped=under, free=without, schedule=schedule)
     draw_day(files.picture, capped=under, free=without, schedule=schedule, cycles=capped.cycles)
     _name_files(console, files)
@@ -207,11 +209,13 @@ class _Day:
         cap = cycle.response.caps[0]
         allowed = sum(one.optimal_replicas for one in cycle.response.deployment_replicas)
         watts = self._capped.cluster.last.measured_watts
+        status = cycle.response.status
+        doubt = "" if status == "optimal" else f" ({status})"
         _say(
             self._console,
             self._began,
             f"{_clock(cycle.time_seconds)}: {watts:,.0f} W measured, {allowed} replicas allowed, "
-            f"{cap.charged_watts:,.0f} W charged of {cap.cap_watts:,.0f} W",
+            f"{cap.charged_watts:,.0f} W charged of {cap.cap_watts:,.0f} W{doubt}",
         )
 
     def _show(self, cycle: PlannedCycle, title: str) -> None:
