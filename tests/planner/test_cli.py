@@ -195,6 +195,21 @@ def test_solve_gives_the_plan_that_plan_gave(powercap, folder):
     assert first["plan_id"] == second["plan_id"]
 
 
+def test_solve_takes_another_objective_with_what_ifs(powercap):
+    powercap(*FROM_SITE, "--save-problem", "problem.json")
+
+    code, out, _ = powercap(
+        "solve", "problem.json", "--objective", "throughput", "--load-factor", 1.5, "--json"
+    )
+
+    document = json.loads(out)
+    assert code == 0
+    for which in ("plan", "unchanged"):
+        stages = [stage["name"] for stage in document[which]["stages"]]
+        assert "served" in stages
+        assert "throughput_per_watt" not in stages
+
+
 def bare_problem(powercap, folder: Path) -> Path:
     powercap(*FROM_SITE, "--save-problem", "full.json")
     bare = folder / "bare.json"

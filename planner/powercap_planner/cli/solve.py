@@ -44,7 +44,7 @@ def command(
     replicas: changes.ReplicasOption = None,
     objective: Annotated[
         ObjectiveKind | None,
-        typer.Option(help="Objective, for problem files that do not state their own."),
+        typer.Option(help="Objective; default: the file's own, else throughput_per_watt."),
     ] = None,
     json: changes.JsonOption = False,
     save_problem: changes.SaveProblemOption = None,
@@ -73,9 +73,10 @@ def command(
     )
     read = load_problem(problem)
     inputs = read.inputs
-    if inputs is not None and objective is None and _is_made_from(read.problem, inputs):
+    if inputs is not None and _is_made_from(read.problem, inputs):
+        kind = objective or inputs.objective.kind
         changes.run(
-            inputs,
+            replace(inputs, objective=replace(inputs.objective, kind=kind)),
             what_if,
             now_seconds=read.planned_at_seconds,
             as_json=json,
