@@ -95,8 +95,9 @@ class TraceWorkload:
 def read_trace(path: Path, *, scale: float = 1.0) -> TraceWorkload:
     """Read a trace CSV with ``time_s``, ``requests_per_s`` and mean tokens per request.
 
-    Token means are weighted by rate over the whole trace. A file with several series (more rows
-    of the same time) is summed. ``scale`` multiplies the rate.
+    Token means are weighted by rate over the rows that have them; empty is not known, not 0.
+    A file with several series (more rows of the same time) is summed. ``scale`` multiplies the
+    rate.
 
     Raises:
         ScenarioError: naming file, line and column of what cannot be used.
@@ -116,7 +117,12 @@ def read_trace(path: Path, *, scale: float = 1.0) -> TraceWorkload:
             if missing:
                 raise ScenarioError(f"{path}: column {missing[0]!r} is missing")
             for line, row in enumerate(reader, start=2):
-                rows.append(tuple(_number(path, line, name, row[name]) for name in columns))
+                rows.append(
+                    (
+                        *(_number(path, line, name, row[name]) for name in columns[:2]),
+                        *(_number_or_nan(path, line, name, row[name]) for name in columns[2:]),
+                    )
+                )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ScenarioError(f"{path} cannot be read: {error}") from error
     table = np.array(rows, dtype=np.float64).reshape(-1, len(columns))
@@ -127,13 +133,20 @@ def read_trace(path: Path, *, scale: float = 1.0) -> TraceWorkload:
     np.add.at(rate, np.searchsorted(times, table[:, 0]), table[:, 1])
     if not rate.any():
         raise ScenarioError(f"{path}: requests_per_s is 0 throughout")
-    weights = table[:, 1] / table[:, 1].sum()
+    known = np.isfinite(table[:, 2:]).all(axis=1) & (table[:, 1] > 0)
+    if not known.any():
+        raise ScenarioError(f"{path}: no row with requests has both token means")
+    prompt, output = np.average(table[known, 2:], axis=0, weights=table[known, 1])
     return TraceWorkload(
         time_seconds=times,
         requests_per_second=rate * scale,
-        prompt_tokens=float(weights @ table[:, 2]),
-        output_tokens=max(1.0, float(weights @ table[:, 3])),
+        prompt_tokens=float(prompt),
+        output_tokens=max(1.0, float(output)),
     )
+
+
+def _number_or_nan(path: Path, line: int, column: str, text: str | None) -> float:
+    return _number(path, line, column, text) if text else math.nan
 
 
 def _number(path: Path, line: int, column: str, text: str | None) -> float:

@@ -37,7 +37,9 @@ def test_weekends_are_quieter_where_asked() -> None:
 
 def test_a_trace_is_summed_scaled_and_repeated(tmp_path: Path) -> None:
     path = tmp_path / "trace.csv"
-    path.write_text(HEADER + "0,2,100,10\n0,2,300,30\n600,4,100,10\n1200,0,0,0\n", encoding="utf-8")
+    path.write_text(
+        HEADER + "0,2,100,10\n0,2,300,30\n600,4,100,10\n1200,0,,\n1200,0,9,\n", encoding="utf-8"
+    )
 
     trace = read_trace(path, scale=0.5)
 
@@ -58,6 +60,7 @@ def test_a_trace_is_summed_scaled_and_repeated(tmp_path: Path) -> None:
         pytest.param(HEADER + "0,-1,1,1\n60,1,1,1\n", "line 2: requests_per_s is '-1'", id="sign"),
         pytest.param(HEADER + "0,1,1,1\n60,nan,1,1\n", "line 3: requests_per_s", id="nan"),
         pytest.param(HEADER + "0,0,1,1\n60,0,1,1\n", "0 throughout", id="nothing"),
+        pytest.param(HEADER + "0,1,,1\n60,1,1,\n", "has both token means", id="tokens"),
     ],
 )
 def test_malformed_traces_name_the_place(tmp_path: Path, text: str, message: str) -> None:
