@@ -93,7 +93,7 @@ def racks_and_periods(generator: np.random.Generator, size: int) -> PlanningProb
     )
 
 
-@family(sizes=(500, 1000))
+@family(sizes=(100, 500, 1000))
 def many_deployments(generator: np.random.Generator, size: int) -> PlanningProblem:
     """More deployments than one cluster has today."""
     return _problem(generator, _fleet(generator, size), cap_fraction=0.3)
