@@ -13,6 +13,8 @@ from lightkube.generic_resource import create_global_resource
 from powercap_operator.errors import PolicyError
 from powercap_operator.policy import parse_spec
 
+pytestmark = pytest.mark.servers
+
 PowerCap = create_global_resource("powercap.dev", "v1alpha1", "PowerCap", "powercaps")
 
 TARGET = {"namespace": "a", "name": "b"}

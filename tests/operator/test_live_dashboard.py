@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from lightkube import Client
+
+pytestmark = pytest.mark.servers
 
 
 def _table(client: Client, path: str) -> list[dict[str, Any]]:

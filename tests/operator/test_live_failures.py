@@ -9,8 +9,11 @@ import urllib.request
 from typing import Any
 
 import grpc
+import pytest
 
 from powercap_proto.v1 import planner_pb2
+
+pytestmark = pytest.mark.servers
 
 
 def test_planner_killed_holds_then_safe_maxima(

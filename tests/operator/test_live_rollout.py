@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.servers
+
 
 def test_a_plan_is_written_and_told(site: Any, planner: Any, start_operator: Any) -> None:
     site.add("chat", maximum=10)

@@ -94,6 +94,7 @@ def test_samples_are_valid() -> None:
     assert len(specs) == 2
 
 
+@pytest.mark.servers
 def test_the_api_server_accepts_samples_and_manifests(
     kube_admin: Client, crds: object, operator_kubeconfig: Path
 ) -> None:
