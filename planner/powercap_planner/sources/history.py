@@ -13,6 +13,8 @@ Key = tuple[str, ...]
 """Values of the labels that name a series."""
 
 WORKLOAD = ("namespace", "deployment")
+LEAST_PARTS_FRACTION = 0.9
+"""A mean over a window with fewer of its parts is missing."""
 MAY_BE_UNDEFINED = frozenset({"tokens_per_request", "ttft_p95_seconds", "itl_p95_seconds"})
 """Queries that are 0/0 without traffic: NaN says nothing of the data's health."""
 
@@ -114,6 +116,20 @@ def where_complete(values: FloatArray, *, parts: FloatArray, expected: FloatArra
     """Return the sums that have all their parts, NaN elsewhere."""
     with np.errstate(invalid="ignore"):
         complete: FloatArray = np.where(parts >= expected, values, np.nan)
+    return complete
+
+
+def where_nearly_complete(
+    values: FloatArray, *, parts: FloatArray, expected: FloatArray
+) -> FloatArray:
+    """Return means that lack few of their parts, grown by the share they lack; NaN elsewhere.
+
+    A pod's first samples come some seconds after it runs, so that the mean over a window in
+    which pods changed lacks a little of some; a part is never taken for the whole.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        grown = values * np.where(parts < expected, expected / parts, 1.0)
+        complete: FloatArray = np.where(parts >= LEAST_PARTS_FRACTION * expected, grown, np.nan)
     return complete
 
 

@@ -14,7 +14,7 @@ from powercap_planner.sources.promql import (
 def cluster_queries(make: Expressions) -> tuple[Query, ...]:
     """Return the queries about the whole cluster."""
     uuid, model = make.labels.gpu_uuid, make.labels.gpu_model
-    devices = f"max by ({uuid}, {model}) ({make.gpu_mean()})"
+    devices = make.gpu_devices(model)
     assigned = (
         f"count by ({uuid}) ({make.gpu_of_pods()} * on (namespace, pod) group_left () "
         f"({make.gpu_requests()} > bool 0))"
@@ -41,15 +41,15 @@ def cluster_queries(make: Expressions) -> tuple[Query, ...]:
         ),
         Query(
             name="gpu_watts_all",
-            promql=f"sum({devices})",
+            promql=make.over_window(f"sum({devices})"),
             unit="W",
-            why="All GPUs measured in the window.",
+            why="All GPUs, taken at the same moments as the deployments' share of them.",
         ),
         Query(
             name="gpus_reporting",
-            promql=f"count({devices})",
+            promql=make.over_window(f"count({devices})"),
             unit="GPUs",
-            why="How many GPUs that sum has: fewer than in the last hour makes it missing.",
+            why="How many GPUs that mean has: fewer than in the last hour makes it missing.",
         ),
         Query(
             name="host_watts_all",
@@ -89,7 +89,7 @@ def meter_queries(make: Expressions) -> tuple[Query, ...]:
     """Return the queries behind the measured total and its age."""
     uuid = make.labels.gpu_uuid
     recent = f"max by ({uuid}) ({in_range(f'max_over_time({GPU_WATTS}[1h])', GPU_WATTS_LIMIT)})"
-    devices = f"max by ({uuid}) ({make.gpu_mean()})"
+    devices = make.gpu_devices_mean()
     hosts = make.node_host(idle=False)
     nodes = make.node_label
     stamp = f"timestamp({make.node_metric()})"

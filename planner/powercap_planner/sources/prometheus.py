@@ -77,6 +77,7 @@ class PrometheusMetricsSource:
             window_seconds=max(step, math.ceil(self._config.rate_window_seconds)),
             flavour=flavour,
             labels=self._config.labels,
+            rate_seconds=math.ceil(self._config.rate_window_seconds),
         )
         # One step more at the front: the growth of the queue needs what was before.
         history = History(start_seconds=now - step * length, step_seconds=step, length=length + 1)

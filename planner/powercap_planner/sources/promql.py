@@ -16,6 +16,10 @@ GPU_WATTS_LIMIT = 2000
 """No GPU draws more than this, W: a larger value is a sentinel."""
 POD_HOST_WATTS_LIMIT = 5000
 NODE_HOST_WATTS_LIMIT = 20000
+MOMENTS = 10
+"""Moments of a window at which sums are taken."""
+LEAST_MOMENT_SECONDS = 15
+"""Exporters are scraped about this often: closer moments tell nothing more, s."""
 
 
 GPU_WATTS = "DCGM_FI_DEV_POWER_USAGE"
@@ -47,22 +51,53 @@ class Expressions:
     window_seconds: int
     flavour: KeplerFlavour
     labels: PrometheusLabels
+    rate_seconds: int = 120
+    """Window of rates that are taken at each moment of ``over_window``, s."""
 
     @property
     def window(self) -> str:
         """The window as PromQL writes it."""
         return f"{self.window_seconds}s"
 
+    @property
+    def moments(self) -> str:
+        """The window as a subquery: about ten moments, at absolute times, the same for all."""
+        apart = max(LEAST_MOMENT_SECONDS, self.window_seconds // MOMENTS)
+        return f"[{self.window_seconds}s:{apart}s]"
+
+    def over_window(self, expression: str) -> str:
+        """Return the mean of an expression over the window's moments; absent counts as nothing.
+
+        Pods come and go within a window, and their GPUs change hands. Sums taken at the same
+        moments and then averaged agree with each other; means of single series do not: they
+        stop at another time, and a join at the window's end would lose whoever has left.
+        """
+        ticks = f"scalar(count_over_time(vector(1){self.moments}))"
+        return f"sum_over_time(({expression}){self.moments}) / {ticks}"
+
     def owner(self) -> str:
         """Return {namespace, pod, deployment} = 1, deduplicated over kube-state-metrics' copies."""
+        return self._owner(
+            'kube_pod_owner{owner_kind="ReplicaSet"}',
+            'kube_replicaset_owner{owner_kind="Deployment"}',
+        )
+
+    def owner_in_window(self) -> str:
+        """Return the same for every pod of the window, gone ones too."""
+        return self._owner(
+            f'max_over_time(kube_pod_owner{{owner_kind="ReplicaSet"}}[{self.window}])',
+            f'max_over_time(kube_replicaset_owner{{owner_kind="Deployment"}}[{self.window}])',
+        )
+
+    def _owner(self, pod_owner: str, set_owner: str) -> str:
         space, pod = self.labels.kube_namespace, self.labels.kube_pod
         pods = (
-            f'label_replace(max by ({space}, {pod}, owner_name) (kube_pod_owner{{owner_kind="'
-            'ReplicaSet"}), "replicaset", "$1", "owner_name", "(.*)")'
+            f"label_replace(max by ({space}, {pod}, owner_name) ({pod_owner}), "
+            '"replicaset", "$1", "owner_name", "(.*)")'
         )
         sets = (
-            f"label_replace(max by ({space}, replicaset, owner_name) (kube_replicaset_owner{{"
-            'owner_kind="Deployment"}), "deployment", "$1", "owner_name", "(.*)")'
+            f"label_replace(max by ({space}, replicaset, owner_name) ({set_owner}), "
+            '"deployment", "$1", "owner_name", "(.*)")'
         )
         joined = f"{pods} * on ({space}, replicaset) group_left (deployment) {sets}"
         folded = renamed(joined, namespace=space, pod=pod)
@@ -93,14 +128,18 @@ class Expressions:
         folded = renamed(selector, namespace=labels.kube_namespace, pod=labels.kube_pod)
         return f"sum by (namespace, pod) (max by (namespace, pod, container) ({folded}))"
 
-    def gpu_mean(self, metric: str = GPU_WATTS) -> str:
-        """Return the mean watts of each GPU series over the window."""
-        # A window that holds one sentinel has an absurd mean: all of it drops out.
-        return in_range(f"avg_over_time({metric}[{self.window}])", GPU_WATTS_LIMIT)
-
     def gpu_of_pods(self) -> str:
-        """Watts by {UUID, model, namespace, pod}, whichever labels name the pod."""
-        return self.gpu_by_pod(self.gpu_mean, self.labels.gpu_uuid, self.labels.gpu_model)
+        """Watts now by {UUID, model, namespace, pod}, whichever labels name the pod."""
+        return self.gpu_by_pod(gpu_now, self.labels.gpu_uuid, self.labels.gpu_model)
+
+    def gpu_devices(self, *keep: str) -> str:
+        """Watts now of each device, once, whoever holds it."""
+        return f"max by ({', '.join((self.labels.gpu_uuid, *keep))}) ({gpu_now(GPU_WATTS)})"
+
+    def gpu_devices_mean(self) -> str:
+        """Return the mean of each device over the window's moments at which it was measured."""
+        # Not of each series: a device has another one when a pod takes or leaves it.
+        return f"avg_over_time(({self.gpu_devices()}){self.moments})"
 
     def gpu_by_pod(self, of_metric: Callable[[str], str], *keep: str) -> str:
         """Return an expression of the GPU metric by (namespace, pod) and the labels to keep."""
@@ -115,11 +154,11 @@ class Expressions:
         return f"max by ({', '.join(keep)}, namespace, pod) ({exported} or {plain})"
 
     def pod_host(self) -> str:
-        """Active host watts by (namespace, pod)."""
+        """Active host watts now by (namespace, pod)."""
         if self.flavour is KeplerFlavour.LEGACY:
             by_container = (
                 "max by (container_namespace, pod_name, container_name, container_id) (rate("
-                f'kepler_container_package_joules_total{{mode="dynamic"}}[{self.window}]))'
+                f'kepler_container_package_joules_total{{mode="dynamic"}}[{self.rate_seconds}s]))'
             )
             by_pod = renamed(
                 f"sum by (container_namespace, pod_name) ({by_container})",
@@ -129,8 +168,7 @@ class Expressions:
         else:
             # state: a terminated pod is exported once more with its last watts.
             by_pod = renamed(
-                f'avg_over_time(kepler_pod_cpu_watts{{zone="{self.labels.kepler_zone}",'
-                f'state="running"}}[{self.window}])',
+                f'kepler_pod_cpu_watts{{zone="{self.labels.kepler_zone}",state="running"}}',
                 namespace="pod_namespace",
                 pod="pod_name",
             )
@@ -176,14 +214,24 @@ class Expressions:
         labels = self.labels
         return renamed(expression, namespace=labels.serving_namespace, pod=labels.serving_pod)
 
-    def serving_by_deployment(self, expression: str, *more: str) -> str:
+    def served_in_window(self, counter: str, *more: str) -> str:
+        """Return the rate of a counter over the window by deployment, of gone pods too."""
+        rate = f"rate({counter}[{self.window}])"
+        return self.serving_by_deployment(rate, *more, owner=self.owner_in_window())
+
+    def serving_by_deployment(self, expression: str, *more: str, owner: str = "") -> str:
         """Sum an expression of the inference servers by deployment."""
         extra = "".join(f", {label}" for label in more)
         by_pod = f"sum by (namespace, pod{extra}) ({self.serving_fold(expression)})"
         return (
             f"sum by (namespace, deployment{extra}) ({by_pod} * on (namespace, pod) "
-            f"group_left (deployment) ({self.owner()}))"
+            f"group_left (deployment) ({owner or self.owner()}))"
         )
+
+
+def gpu_now(metric: str) -> str:
+    """Return the possible values of a GPU watts selector: a sentinel drops out."""
+    return in_range(metric, GPU_WATTS_LIMIT)
 
 
 def in_range(expression: str, limit_watts: int) -> str:

@@ -86,25 +86,25 @@ def _power(make: Expressions) -> tuple[Query, ...]:
     running = make.kube('kube_pod_status_phase{phase="Running"}') + " == 1"
     gpus = make.gpu_of_pods()
     host = make.pod_host()
-    owned = make.by_deployment
+    owned, over = make.by_deployment, make.over_window
     return (
         Query(
             name="gpu_watts",
-            promql=owned("sum", f"sum by (namespace, pod) ({gpus})"),
+            promql=over(owned("sum", f"sum by (namespace, pod) ({gpus})")),
             unit="W",
-            why="Watts of the GPUs that the deployment's pods hold, whole devices.",
+            why="Watts of the GPUs that the deployment's pods held, whole devices; mean.",
         ),
         Query(
             name="gpus_measured",
-            promql=owned("sum", f"count by (namespace, pod) ({gpus})"),
+            promql=over(owned("sum", f"count by (namespace, pod) ({gpus})")),
             unit="GPUs",
-            why="How many GPUs that sum has.",
+            why="How many GPUs that mean has.",
         ),
         Query(
             name="gpus_running",
-            promql=owned("sum", f"{make.gpu_requests()} and on (namespace, pod) ({running})"),
+            promql=over(owned("sum", f"{make.gpu_requests()} and on (namespace, pod) ({running})")),
             unit="GPUs",
-            why="GPUs its running pods requested: fewer measured makes the sum missing.",
+            why="GPUs its running pods requested: far fewer measured makes the mean missing.",
         ),
         Query(
             name="gpu_sample_time",
@@ -121,15 +121,15 @@ def _power(make: Expressions) -> tuple[Query, ...]:
         ),
         Query(
             name="host_watts",
-            promql=owned("sum", host),
+            promql=over(owned("sum", host)),
             unit="W",
             why=_HOST_WHY[make.flavour],
         ),
         Query(
             name="host_pods",
-            promql=owned("count", host),
+            promql=over(owned("count", host)),
             unit="pods",
-            why="How many pods that sum has.",
+            why="How many pods that mean has.",
         ),
     )
 
@@ -182,6 +182,18 @@ def _replicas(make: Expressions) -> tuple[Query, ...]:
             why="All pods of the owner chain, terminating ones too: the larger counts.",
         ),
         Query(
+            name="mean_pods",
+            promql=make.over_window(f"count by (namespace, deployment) ({pods})"),
+            unit="pods",
+            why="The same over the window: the pods that the window's watts are of.",
+        ),
+        Query(
+            name="mean_ready_replicas",
+            promql=make.over_window(name("kube_deployment_status_replicas_ready")),
+            unit="replicas",
+            why="Replicas that served over the window.",
+        ),
+        Query(
             name="gpus_per_replica",
             promql=make.by_deployment("max", make.gpu_requests()),
             unit="GPUs",
@@ -203,8 +215,7 @@ def _replicas(make: Expressions) -> tuple[Query, ...]:
 
 
 def _serving(make: Expressions) -> tuple[Query, ...]:
-    def rate(metric: str, *more: str) -> str:
-        return make.serving_by_deployment(f"rate({metric}[{make.window}])", *more)
+    rate = make.served_in_window
 
     def p95(*metrics: str) -> str:
         # Never mix the buckets of two names: one quantile each, the first that exists.
@@ -241,17 +252,13 @@ def _serving(make: Expressions) -> tuple[Query, ...]:
         ),
         Query(
             name="running_requests",
-            promql=make.serving_by_deployment(
-                f"avg_over_time(vllm:num_requests_running[{make.window}])"
-            ),
+            promql=make.over_window(make.serving_by_deployment("vllm:num_requests_running")),
             unit="requests",
             why="In execution, mean over the window.",
         ),
         Query(
             name="waiting_requests",
-            promql=make.serving_by_deployment(
-                f"avg_over_time(vllm:num_requests_waiting[{make.window}])"
-            ),
+            promql=make.over_window(make.serving_by_deployment("vllm:num_requests_waiting")),
             unit="requests",
             why="Queued, mean over the window.",
         ),

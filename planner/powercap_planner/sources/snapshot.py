@@ -24,6 +24,7 @@ from powercap_planner.sources.history import (
     median_finite,
     most_in_trailing,
     where_complete,
+    where_nearly_complete,
 )
 from powercap_planner.sources.prometheus_api import Series
 from powercap_planner.sources.promql import KeplerFlavour
@@ -96,9 +97,13 @@ class Snapshot:
     def _deployment(self, key: Key) -> DeploymentObservation:
         namespace, name = key
         history = self._history
-        present = _present(history, key)
-        ready = history.of("ready_replicas", key)
-        served, arrived, running, waiting = self._serving(key, ready=ready, present=present)
+        present_at_end = _present(history, key)
+        ready_at_end = history.of("ready_replicas", key)
+        present = _over_window(history.of("mean_pods", key), at_end=present_at_end)
+        ready = _over_window(history.of("mean_ready_replicas", key), at_end=ready_at_end)
+        # What exists now is what may draw next, whatever the window's mean.
+        present[-1] = np.fmax(present[-1], present_at_end[-1])
+        served, arrived, running, waiting = self._serving(key, ready=ready_at_end, present=present)
         return DeploymentObservation(
             namespace=namespace,
             name=name,
@@ -119,13 +124,13 @@ class Snapshot:
 
     def _power(self, key: Key, *, ready: FloatArray, present: FloatArray) -> FloatArray:
         history = self._history
-        power = where_complete(
+        power = where_nearly_complete(
             history.of("gpu_watts", key),
             parts=history.of("gpus_measured", key),
             expected=history.of("gpus_running", key),
         )
         if self._flavour is not KeplerFlavour.NONE:
-            power = power + where_complete(
+            power = power + where_nearly_complete(
                 history.of("host_watts", key), parts=history.of("host_pods", key), expected=ready
             )
         # Nothing exists, so nothing is drawn: kube-state-metrics measured that.
@@ -262,6 +267,12 @@ def _present(history: History, key: Key) -> FloatArray:
     terminating = np.nan_to_num(history.of("terminating_replicas", key), nan=0.0)
     present: FloatArray = np.fmax(status + terminating, history.of("pods", key))
     return present
+
+
+def _over_window(mean: FloatArray, *, at_end: FloatArray) -> FloatArray:
+    """Return the window's mean where there is one, else what was at its end."""
+    chosen: FloatArray = np.where(np.isfinite(mean), mean, at_end)
+    return chosen
 
 
 def scalar(series: tuple[Series, ...]) -> float | None:
