@@ -1,6 +1,6 @@
 """Solve the benchmark's cases and write one JSON line per solve.
 
-    python benchmarks/run.py --quick --out out/bench.jsonl
+    python benchmarks/run.py --quick
     python benchmarks/run.py --smoke
 
 The comparison with the reference of the same run is printed at the end.
@@ -92,17 +92,23 @@ def main(arguments: list[str] | None = None) -> int:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--smoke", action="store_true", help="every family once, smallest size")
     which.add_argument("--quick", action="store_true", help="small sizes, under a minute")
-    parser.add_argument("--out", type=Path, help="file for the JSON lines; default: stdout")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("out/bench.jsonl"),
+        help="file for the JSON lines; - for stdout; default: %(default)s",
+    )
     chosen = parser.parse_args(arguments)
     cases = (
         settings.smoke() if chosen.smoke else settings.quick() if chosen.quick else settings.full()
     )
-    if chosen.out is None:
+    if str(chosen.out) == "-":
         lines = run(cases, sys.stdout)
     else:
         chosen.out.parent.mkdir(parents=True, exist_ok=True)
         with chosen.out.open("w", encoding="utf-8") as out:
             lines = run(cases, out)
+        print(f"one JSON line per solve: {chosen.out}", file=sys.stderr)
     print(compare.report(lines, reference=settings.REFERENCE), file=sys.stderr)
     broken = [line for line in lines if line["wrong"]]
     for line in broken:

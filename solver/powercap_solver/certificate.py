@@ -13,25 +13,32 @@ import math
 import numpy as np
 
 from powercap_solver.plan import Plan, PlanStatus, StageResult, StoppedBy
-from powercap_solver.problem import FloatArray, IntArray, PlanningProblem
+from powercap_solver.problem import IntArray, PlanningProblem
+from powercap_solver.recomputed import (
+    BACK,
+    CHANGE,
+    FLOORS,
+    RATIO,
+    SERVED,
+    class_shortfalls,
+    drawn_watts,
+    least_drawn_watts,
+    objective_of,
+    picked,
+    ratio_of,
+    shortfalls,
+    value_of,
+)
 
 CAP_TOLERANCE = 1e-9
 """Share of a cap by which it may be exceeded."""
 TOLERANCE = 1e-7
 """Relative, on sums recomputed and on what a stage keeps."""
-_FLOOR_TOLERANCE = 1e-9
 _SERVED_TOLERANCE = 0.002
 
-_FLOORS, _SERVED, _RATIO, _CHANGE, _BACK = (
-    "floors",
-    "served",
-    "throughput_per_watt",
-    "least_change",
-    "give_back",
-)
-_ORDER = (_FLOORS, _SERVED, _RATIO, _CHANGE, _BACK)
-_REQUIRED = (_FLOORS, _SERVED, _BACK)
-_MINIMISED = (_FLOORS, _CHANGE)
+_ORDER = (FLOORS, SERVED, RATIO, CHANGE, BACK)
+_REQUIRED = (FLOORS, SERVED, BACK)
+_MINIMISED = (FLOORS, CHANGE)
 _RUNGS = ("exact", "greedy", "lowest")
 
 
@@ -81,34 +88,9 @@ def _shapes(problem: PlanningProblem, plan: Plan) -> tuple[str, ...]:
     return tuple(wrong)
 
 
-def _picked(table: FloatArray, choice: IntArray) -> FloatArray:
-    """Entries of float64[..., deployment, period, option] under int64[deployment, period]."""
-    deployments, periods = np.indices(choice.shape)
-    picked: FloatArray = table[..., deployments, periods, choice]
-    return picked
-
-
-def _drawn(problem: PlanningProblem, choice: IntArray) -> FloatArray:
-    """float64[domain, period]: upper watts above base of the choices."""
-    picked = _picked(problem.upper_watts, choice)
-    drawn = np.zeros(problem.cap_watts.shape)
-    for domain, period in np.ndindex(*drawn.shape):
-        drawn[domain, period] = math.fsum(picked[domain, :, period])
-    return drawn
-
-
-def _least_drawn(problem: PlanningProblem) -> FloatArray:
-    real = problem.is_option[None, :, None, :]
-    least_each = np.where(real, problem.upper_watts, np.inf).min(axis=3)
-    least = np.zeros(problem.cap_watts.shape)
-    for domain, period in np.ndindex(*least.shape):
-        least[domain, period] = math.fsum(least_each[domain, :, period])
-    return least
-
-
 def _caps(problem: PlanningProblem, plan: Plan) -> list[str]:
     wrong = []
-    drawn = _drawn(problem, plan.choice)
+    drawn = drawn_watts(problem, plan.choice)
     available = problem.available_watts
     charged = drawn + problem.base_watts + problem.unmanaged_watts + problem.fixed_watts
     for domain, period in np.ndindex(*drawn.shape):
@@ -149,25 +131,8 @@ def _prices(plan: Plan) -> list[str]:
     return wrong
 
 
-def _shortfalls(problem: PlanningProblem, choice: IntArray) -> dict[tuple[str, int, str], float]:
-    """Missing fraction of every floor that ``choice`` misses."""
-    missed = {}
-    for deployment, period in np.ndindex(*choice.shape):
-        option = choice[deployment, period]
-        name = problem.deployments[deployment]
-        wanted = problem.min_replicas[deployment]
-        replicas = problem.replicas[deployment, option]
-        if replicas < wanted:
-            missed[name, period, "min_replicas"] = float((wanted - replicas) / wanted)
-        floor = problem.min_served_fraction[deployment] * problem.load_tps[deployment, period]
-        served = problem.served_tps[deployment, period, option]
-        if floor - served > _FLOOR_TOLERANCE * floor:
-            missed[name, period, "min_served_fraction"] = float((floor - served) / floor)
-    return missed
-
-
 def _yielded(problem: PlanningProblem, plan: Plan) -> list[str]:
-    missed = _shortfalls(problem, plan.choice)
+    missed = shortfalls(problem, plan.choice)
     wrong = []
     stated = set()
     for floor in plan.yielded_floors:
@@ -210,50 +175,6 @@ def _least_caps(problem: PlanningProblem, plan: Plan) -> list[str]:
     return wrong
 
 
-def _value(problem: PlanningProblem, choice: IntArray) -> float:
-    weight = problem.weight[:, None] * problem.period_seconds[None, :]
-    return math.fsum((weight * _picked(problem.served_tps, choice)).ravel())
-
-
-def _energy(problem: PlanningProblem, choice: IntArray) -> float:
-    weight = problem.energy_weight * problem.period_seconds[None, :]
-    power = weight[problem.zone_index] * _picked(problem.power_watts, choice)
-    return math.fsum([*power.ravel(), *(weight * problem.zone_base_watts).ravel()])
-
-
-def _ratio(problem: PlanningProblem, choice: IntArray) -> float:
-    value, energy = _value(problem, choice), _energy(problem, choice)
-    if value == 0:
-        return 0.0
-    return value / energy if energy > 0 else math.inf
-
-
-def _objective(problem: PlanningProblem, plan: Plan, index: int) -> float:
-    name, choice = plan.stages[index].name, plan.stage_choice[index]
-    before = plan.stage_choice[max(0, index - 1)]
-    if name == _FLOORS:
-        horizon = math.fsum(problem.period_seconds)
-        return math.fsum(
-            missing * problem.period_seconds[period] / horizon
-            for (_, period, _), missing in _shortfalls(problem, choice).items()
-        )
-    if name == _SERVED:
-        return _value(problem, choice)
-    if name == _RATIO:
-        return _ratio(problem, choice)
-    if name == _CHANGE:
-        in_force = problem.replicas_in_force[:, None]
-        reference = np.where(in_force >= 0, in_force, _replicas(problem, before))
-        return float(np.abs(_replicas(problem, choice) - reference).sum())
-    gained = _replicas(problem, choice) - _replicas(problem, before)
-    return math.fsum((problem.weight[:, None] * gained).ravel())
-
-
-def _replicas(problem: PlanningProblem, choice: IntArray) -> IntArray:
-    picked: IntArray = problem.replicas[np.arange(len(choice))[:, None], choice]
-    return picked
-
-
 def _stages(problem: PlanningProblem, plan: Plan) -> list[str]:
     names = [stage.name for stage in plan.stages]
     if not names and plan.status is PlanStatus.CAP_INFEASIBLE:
@@ -261,10 +182,10 @@ def _stages(problem: PlanningProblem, plan: Plan) -> list[str]:
     is_ordered = names == [name for name in _ORDER if name in names]
     missing = [name for name in _REQUIRED if name not in names]
     if not is_ordered or missing:
-        return [f"stages are {names}; accepted: {list(_ORDER)} in order, {_RATIO} and {_CHANGE}"]
+        return [f"stages are {names}; accepted: {list(_ORDER)} in order, {RATIO} and {CHANGE}"]
     wrong = []
     for index, stage in enumerate(plan.stages):
-        wrong += _numbers(stage, _objective(problem, plan, index))
+        wrong += _numbers(stage, objective_of(problem, plan, index))
     return wrong
 
 
@@ -309,27 +230,27 @@ def _kept(problem: PlanningProblem, plan: Plan) -> list[str]:
     wrong = []
     for name in names:
         wrong += _stage_caps(problem, name, choice[name])
-        wrong += _stage_floors(problem, name, choice[_FLOORS], choice[name])
-    if _RATIO in choice:
-        wrong += _share(problem, choice[_SERVED], choice[_RATIO])
-    if _CHANGE in choice:
-        stage = plan.stages[names.index(_CHANGE)]
-        before = choice[_RATIO] if _RATIO in choice else choice[_SERVED]
-        measures = [("served value", _value)]
-        if _RATIO in choice:
-            measures.append(("throughput per watt", _ratio))
+        wrong += _stage_floors(problem, name, choice[FLOORS], choice[name])
+    if RATIO in choice:
+        wrong += _share(problem, choice[SERVED], choice[RATIO])
+    if CHANGE in choice:
+        stage = plan.stages[names.index(CHANGE)]
+        before = choice[RATIO] if RATIO in choice else choice[SERVED]
+        measures = [("served value", value_of)]
+        if RATIO in choice:
+            measures.append(("throughput per watt", ratio_of))
         for label, compute in measures:
             least = (1 - stage.kept_within) * compute(problem, before)
-            reached = compute(problem, choice[_CHANGE])
+            reached = compute(problem, choice[CHANGE])
             if reached < least * (1 - TOLERANCE):
-                wrong.append(f"stage {_CHANGE} keeps {label} {reached!r}, less than {least!r}")
-    last_before = plan.stage_choice[names.index(_BACK) - 1]
-    return [*wrong, *_raises(problem, last_before, choice[_BACK], is_shedding=_RATIO in choice)]
+                wrong.append(f"stage {CHANGE} keeps {label} {reached!r}, less than {least!r}")
+    last_before = plan.stage_choice[names.index(BACK) - 1]
+    return [*wrong, *_raises(problem, last_before, choice[BACK], is_shedding=RATIO in choice)]
 
 
 def _stage_caps(problem: PlanningProblem, name: str, choice: IntArray) -> list[str]:
-    drawn = _drawn(problem, choice)
-    limit = np.maximum(problem.available_watts, _least_drawn(problem))
+    drawn = drawn_watts(problem, choice)
+    limit = np.maximum(problem.available_watts, least_drawn_watts(problem))
     excess = drawn - limit - CAP_TOLERANCE * problem.cap_watts
     # Where the cap is below the lowest draw, the sum itself is the limit: only rounding differs.
     broken = np.argwhere(excess > 1e-12 * np.abs(limit))
@@ -343,30 +264,21 @@ def _stage_caps(problem: PlanningProblem, name: str, choice: IntArray) -> list[s
 def _stage_floors(
     problem: PlanningProblem, name: str, first: IntArray, choice: IntArray
 ) -> list[str]:
-    allowed = _class_shortfalls(problem, first)
+    allowed = class_shortfalls(problem, first)
     return [
-        f"stage {name} misses floors of priority {level} by {missed!r}, stage {_FLOORS} by "
+        f"stage {name} misses floors of priority {level} by {missed!r}, stage {FLOORS} by "
         f"{allowed[level]!r}"
-        for level, missed in _class_shortfalls(problem, choice).items()
+        for level, missed in class_shortfalls(problem, choice).items()
         if missed > allowed[level] * (1 + TOLERANCE) + TOLERANCE
     ]
 
 
-def _class_shortfalls(problem: PlanningProblem, choice: IntArray) -> dict[int, float]:
-    total = dict.fromkeys(problem.priority.tolist(), 0.0)
-    horizon = math.fsum(problem.period_seconds)
-    for (name, period, _), missing in _shortfalls(problem, choice).items():
-        level = int(problem.priority[problem.deployments.index(name)])
-        total[level] += missing * float(problem.period_seconds[period]) / horizon
-    return total
-
-
 def _share(problem: PlanningProblem, best: IntArray, choice: IntArray) -> list[str]:
-    served, kept = _picked(problem.served_tps, best), _picked(problem.served_tps, choice)
+    served, kept = picked(problem.served_tps, best), picked(problem.served_tps, choice)
     wanted = problem.served_share * served
     return [
-        f"stage {_RATIO}: {problem.deployments[deployment]} serves "
-        f"{kept[deployment, period]!r} tokens/s in period {period}, its share of stage {_SERVED} "
+        f"stage {RATIO}: {problem.deployments[deployment]} serves "
+        f"{kept[deployment, period]!r} tokens/s in period {period}, its share of stage {SERVED} "
         f"is {wanted[deployment, period]!r}"
         for deployment, period in np.argwhere(kept < wanted * (1 - CAP_TOLERANCE)).tolist()
     ]
@@ -376,10 +288,10 @@ def _raises(
     problem: PlanningProblem, before: IntArray, after: IntArray, *, is_shedding: bool
 ) -> list[str]:
     wrong = []
-    served, kept = _picked(problem.served_tps, after), _picked(problem.served_tps, before)
+    served, kept = picked(problem.served_tps, after), picked(problem.served_tps, before)
     least_share = 1 - _SERVED_TOLERANCE - CAP_TOLERANCE
     for deployment, period in np.argwhere(after != before).tolist():
-        where = f"stage {_BACK}: {problem.deployments[deployment]}, period {period}"
+        where = f"stage {BACK}: {problem.deployments[deployment]}, period {period}"
         if after[deployment, period] < before[deployment, period]:
             wrong.append(f"{where} is lowered")
         if not problem.is_ceiling[deployment]:
@@ -409,7 +321,7 @@ def _status(problem: PlanningProblem, plan: Plan) -> list[str]:
 
 def _infeasible(problem: PlanningProblem, plan: Plan) -> list[str]:
     """A plan that exceeds caps must draw the least there is where it does."""
-    drawn, least = _drawn(problem, plan.choice), _least_drawn(problem)
+    drawn, least = drawn_watts(problem, plan.choice), least_drawn_watts(problem)
     limit = problem.available_watts + CAP_TOLERANCE * problem.cap_watts
     exceeded = drawn > limit
     if not exceeded.any():
@@ -417,7 +329,7 @@ def _infeasible(problem: PlanningProblem, plan: Plan) -> list[str]:
     wrong = [] if plan.rung == "lowest" else [f"rung is {plan.rung!r}, expected 'lowest'"]
     summed = problem.upper_watts.sum(axis=0)
     least_each = np.where(problem.is_option[:, None, :], summed, np.inf).min(axis=2)
-    is_lowest_of_all = bool((_picked(summed, plan.choice) <= least_each * (1 + 1e-12)).all())
+    is_lowest_of_all = bool((picked(summed, plan.choice) <= least_each * (1 + 1e-12)).all())
     for domain, period in np.argwhere(exceeded).tolist():
         if drawn[domain, period] > least[domain, period] * (1 + 1e-12) and not is_lowest_of_all:
             wrong.append(

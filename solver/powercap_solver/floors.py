@@ -73,12 +73,14 @@ def solve_floors(context: Context) -> tuple[Stage, Kept] | None:
         if answer.stopped_by is not StoppedBy.PROOF:
             stopped_by = answer.stopped_by
         bound += math.fsum(least) + max(0.0, -answer.bound)
-        kept = _keep(kept, excess, in_class, -model.worth(choice))
+        kept = _keep(kept, excess, in_class, -model.worth(choice), context.settings.stage_tolerance)
     method = "+".join(sorted(methods - {"separable"})) or "separable"
     return _floors_stage(context, choice, bound, method, begun, stopped_by), kept
 
 
-def _keep(kept: Kept, excess: FloatArray, in_class: BoolArray, reached: float) -> Kept:
+def _keep(
+    kept: Kept, excess: FloatArray, in_class: BoolArray, reached: float, tolerance: float
+) -> Kept:
     if reached <= _NO_SHORTFALL:
         return replace(kept, allowed=kept.allowed & (excess <= _NO_SHORTFALL))
     groups = np.nonzero(in_class[:, 0])[0]
@@ -86,7 +88,7 @@ def _keep(kept: Kept, excess: FloatArray, in_class: BoolArray, reached: float) -
         groups=groups,
         coefficient=np.maximum(excess[groups], 0.0),
         limit=reached,
-        slack=max(reached, 1.0) * 1e-9,
+        slack=max(reached, 1.0) * tolerance,
     )
     return replace(kept, rows=(*kept.rows, row), floor_rows=kept.floor_rows + 1)
 

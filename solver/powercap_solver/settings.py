@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from powercap_solver.errors import ProblemError
 
+_MOST_STAGE_TOLERANCE = 1e-8
+
 
 class Objective(enum.StrEnum):
     """What is maximised after the floors."""
@@ -41,7 +43,8 @@ class SolveSettings:
     """A stage may stop, and counts as optimal, at this relative gap; default 1e-6. With one cap
     and few deployments the proof is complete whatever this says."""
     stage_tolerance: float = 1e-9
-    """Relative loss of an earlier stage's value that a later one may cause; default 1e-9."""
+    """Loss of the floors' value that later stages may cause, relative where it exceeds 1;
+    default 1e-9, at most 1e-8 so that the independent check agrees."""
     stability_tolerance: float = 0.005
     """Relative loss of served and of throughput per watt accepted to avoid changes;
     default 0.005."""
@@ -70,6 +73,11 @@ class SolveSettings:
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ProblemError(f"{name} is {value}; accepted: 0 or more, less than 1")
+        if self.stage_tolerance > _MOST_STAGE_TOLERANCE:
+            raise ProblemError(
+                f"stage_tolerance is {self.stage_tolerance}; accepted: at most "
+                f"{_MOST_STAGE_TOLERANCE}"
+            )
         deadline = self.deadline_seconds
         if deadline is not None and not (math.isfinite(deadline) and deadline > 0):
             raise ProblemError(f"deadline_seconds is {deadline}; accepted: more than 0 s, or none")
