@@ -42,6 +42,7 @@ def plan_request(
         kind=_KINDS[spec.objective.type],
         price_weight=spec.objective.price_weight,
         carbon_weight=spec.objective.carbon_weight,
+        stability_tolerance_fraction=spec.objective.stability_tolerance_fraction,
     )
     if spec.objective.served_share_fraction is not None:
         objective.served_share_fraction = spec.objective.served_share_fraction

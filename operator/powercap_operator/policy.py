@@ -98,6 +98,7 @@ class Objective:
     price_weight: float = 0.5
     carbon_weight: float = 0.5
     served_share_fraction: float | None = None
+    stability_tolerance_fraction: float = 0.005
     """None follows the grid's stress."""
 
 
@@ -185,6 +186,9 @@ def _parse_objective(objective: _Reader) -> Objective:
         price_weight=objective.number("priceWeight", default=0.5, low=0.0),
         carbon_weight=objective.number("carbonWeight", default=0.5, low=0.0),
         served_share_fraction=share,
+        stability_tolerance_fraction=objective.number(
+            "stabilityToleranceFraction", default=0.005, low=0.0, high=1.0
+        ),
     )
 
 

@@ -174,6 +174,11 @@ def _objective(message: pb.Objective) -> ObjectiveSpec:
         served_share_fraction=(
             message.served_share_fraction if message.HasField("served_share_fraction") else None
         ),
+        stability_tolerance_fraction=(
+            message.stability_tolerance_fraction
+            if message.HasField("stability_tolerance_fraction")
+            else default.stability_tolerance_fraction
+        ),
     )
 
 

@@ -72,6 +72,7 @@ def inputs_from_fields(fields: Fields) -> PlanningInputs:
             price_weight=objective.number("price_weight", low=0),
             carbon_weight=objective.number("carbon_weight", low=0),
             served_share_fraction=share,
+            stability_tolerance_fraction=objective.number("stability_tolerance_fraction", low=0),
         ),
         base_watts=fields.number("base_watts", low=0),
         unmanaged_watts=fields.number("unmanaged_watts", low=0),

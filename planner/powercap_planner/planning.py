@@ -87,7 +87,10 @@ def plan_inputs(
     solve_settings: SolveSettings | None = None,
 ) -> PlanOutcome:
     """Return the verified plan for inputs that are already gathered, from a file or a what-if."""
-    settings = solve_settings or SolveSettings()
+    settings = replace(
+        solve_settings or SolveSettings(),
+        stability_tolerance=inputs.objective.stability_tolerance_fraction,
+    )
     problem = build_problem(inputs)
     plan, findings = solve_verified(problem, inputs.objective.kind, settings)
     allowed = {

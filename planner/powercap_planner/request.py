@@ -62,6 +62,8 @@ class ObjectiveSpec:
     carbon_weight: float = 0.5
     served_share_fraction: float | None = None
     """Share of the best served tokens that is kept; None follows the grid's stress."""
+    stability_tolerance_fraction: float = 0.005
+    """A raise worth less than this share of the plan's value waits."""
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -74,6 +76,8 @@ class ObjectiveSpec:
         share = self.served_share_fraction
         if share is not None:
             _check("served_share_fraction", share, 0 <= share <= 1, "0 to 1")
+        steady = self.stability_tolerance_fraction
+        _check("stability_tolerance_fraction", steady, 0 <= steady <= 1, "0 to 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

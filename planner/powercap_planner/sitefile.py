@@ -48,7 +48,15 @@ _SITE = frozenset(
     }
 )
 _CAP = frozenset({"watts", "window_seconds", "overhead_factor", "fixed_overhead_watts"})
-_OBJECTIVE = frozenset({"kind", "price_weight", "carbon_weight", "served_share_fraction"})
+_OBJECTIVE = frozenset(
+    {
+        "kind",
+        "price_weight",
+        "carbon_weight",
+        "served_share_fraction",
+        "stability_tolerance_fraction",
+    }
+)
 _GPU = frozenset({"count", "parked_watts", "idle_watts"})
 _LOAD = frozenset({"file", "column", "scale", "at_seconds"})
 _DEPLOYMENT = frozenset(
@@ -191,6 +199,9 @@ class Site:
             price_weight=fields.number_or("price_weight", default.price_weight, low=0),
             carbon_weight=fields.number_or("carbon_weight", default.carbon_weight, low=0),
             served_share_fraction=share,
+            stability_tolerance_fraction=fields.number_or(
+                "stability_tolerance_fraction", default.stability_tolerance_fraction, low=0
+            ),
         )
 
     def _target(

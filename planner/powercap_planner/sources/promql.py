@@ -18,6 +18,7 @@ POD_HOST_WATTS_LIMIT = 5000
 NODE_HOST_WATTS_LIMIT = 20000
 MOMENTS = 10
 """Moments of a window at which sums are taken."""
+LEAST_MOMENTS = 4
 LEAST_MOMENT_SECONDS = 15
 """Exporters are scraped about this often: closer moments tell nothing more, s."""
 
@@ -63,6 +64,8 @@ class Expressions:
     def moments(self) -> str:
         """The window as a subquery: about ten moments, at absolute times, the same for all."""
         apart = max(LEAST_MOMENT_SECONDS, self.window_seconds // MOMENTS)
+        # Never so far apart that a short window holds none.
+        apart = max(1, min(apart, self.window_seconds // LEAST_MOMENTS))
         return f"[{self.window_seconds}s:{apart}s]"
 
     def over_window(self, expression: str) -> str:

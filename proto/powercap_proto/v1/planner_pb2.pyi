@@ -93,6 +93,7 @@ class Objective(_message.Message):
     PRICE_WEIGHT_FIELD_NUMBER: _builtins.int
     CARBON_WEIGHT_FIELD_NUMBER: _builtins.int
     SERVED_SHARE_FRACTION_FIELD_NUMBER: _builtins.int
+    STABILITY_TOLERANCE_FRACTION_FIELD_NUMBER: _builtins.int
     kind: Global___Objective.Kind.ValueType
     price_weight: _builtins.float
     """Weight of the electricity price in the energy weight, dimensionless; default 0.5."""
@@ -100,6 +101,10 @@ class Objective(_message.Message):
     """Weight of carbon intensity in the energy weight, dimensionless; default 0.5."""
     served_share_fraction: _builtins.float
     """Share of the best served tokens that is kept, 0 to 1; unset follows the grid's stress."""
+    stability_tolerance_fraction: _builtins.float
+    """A raise worth less than this share of the plan's value waits, 0 to 1; default 0.005. A
+    lowering for a cap never waits.
+    """
     def __init__(
         self,
         *,
@@ -107,10 +112,11 @@ class Objective(_message.Message):
         price_weight: _builtins.float | None = ...,
         carbon_weight: _builtins.float | None = ...,
         served_share_fraction: _builtins.float | None = ...,
+        stability_tolerance_fraction: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_carbon_weight", b"_carbon_weight", "_price_weight", b"_price_weight", "_served_share_fraction", b"_served_share_fraction", "carbon_weight", b"carbon_weight", "price_weight", b"price_weight", "served_share_fraction", b"served_share_fraction"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_carbon_weight", b"_carbon_weight", "_price_weight", b"_price_weight", "_served_share_fraction", b"_served_share_fraction", "_stability_tolerance_fraction", b"_stability_tolerance_fraction", "carbon_weight", b"carbon_weight", "price_weight", b"price_weight", "served_share_fraction", b"served_share_fraction", "stability_tolerance_fraction", b"stability_tolerance_fraction"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_carbon_weight", b"_carbon_weight", "_price_weight", b"_price_weight", "_served_share_fraction", b"_served_share_fraction", "carbon_weight", b"carbon_weight", "kind", b"kind", "price_weight", b"price_weight", "served_share_fraction", b"served_share_fraction"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_carbon_weight", b"_carbon_weight", "_price_weight", b"_price_weight", "_served_share_fraction", b"_served_share_fraction", "_stability_tolerance_fraction", b"_stability_tolerance_fraction", "carbon_weight", b"carbon_weight", "kind", b"kind", "price_weight", b"price_weight", "served_share_fraction", b"served_share_fraction", "stability_tolerance_fraction", b"stability_tolerance_fraction"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__carbon_weight: _TypeAlias = _typing.Literal["carbon_weight"]  # noqa: Y015
     _WhichOneofArgType__carbon_weight: _TypeAlias = _typing.Literal["_carbon_weight", b"_carbon_weight"]  # noqa: Y015
@@ -118,12 +124,16 @@ class Objective(_message.Message):
     _WhichOneofArgType__price_weight: _TypeAlias = _typing.Literal["_price_weight", b"_price_weight"]  # noqa: Y015
     _WhichOneofReturnType__served_share_fraction: _TypeAlias = _typing.Literal["served_share_fraction"]  # noqa: Y015
     _WhichOneofArgType__served_share_fraction: _TypeAlias = _typing.Literal["_served_share_fraction", b"_served_share_fraction"]  # noqa: Y015
+    _WhichOneofReturnType__stability_tolerance_fraction: _TypeAlias = _typing.Literal["stability_tolerance_fraction"]  # noqa: Y015
+    _WhichOneofArgType__stability_tolerance_fraction: _TypeAlias = _typing.Literal["_stability_tolerance_fraction", b"_stability_tolerance_fraction"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__carbon_weight) -> _WhichOneofReturnType__carbon_weight | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__price_weight) -> _WhichOneofReturnType__price_weight | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__served_share_fraction) -> _WhichOneofReturnType__served_share_fraction | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stability_tolerance_fraction) -> _WhichOneofReturnType__stability_tolerance_fraction | None: ...
 
 Global___Objective: _TypeAlias = Objective  # noqa: Y015
 
