@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from functools import partial
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
 import typer
 
-from powercap_planner.cli import fit, plan, serve, solve, verify
 from powercap_planner.errors import PowercapPlannerError
 from powercap_solver.errors import PowercapSolverError
 
@@ -19,21 +20,16 @@ GROUP = "powercap.commands"
 """Entry points that add sub-commands: functions with typer's annotations."""
 
 
-_OWN: dict[str, Callable[..., None]] = {
-    "plan": plan.command,
-    "solve": solve.command,
-    "verify": verify.command,
-    "fit": fit.command,
-    "serve": serve.command,
-}
+_OWN = ("plan", "solve", "verify", "fit", "serve")
+"""Modules beside this one, each with a function ``command``."""
 
 
 def make_app(*, asked: str | None = None) -> typer.Typer:
     """Return the application with all sub-commands that are installed.
 
     Args:
-        asked: the sub-command that will run, where that is known. When it is one of our own,
-            those of other parts are not even imported: that would take longer than the command.
+        asked: the sub-command that will run, where that is known: the others are not even
+            imported, which would take longer than the command.
     """
     app = typer.Typer(
         name="powercap",
@@ -43,11 +39,16 @@ def make_app(*, asked: str | None = None) -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    for name, function in _OWN.items():
-        app.command(name)(function)
-    if asked not in _OWN:
-        for found in sorted(entry_points(group=GROUP), key=lambda one: one.name):
-            app.command(found.name)(_loaded(found))
+    # Without a callback typer takes a single command for the whole program.
+    app.callback()(_no_common_options)
+    others = sorted(entry_points(group=GROUP), key=lambda one: one.name)
+    loaders: dict[str | None, Callable[[], Callable[..., None]]] = {
+        name: partial(_own, name) for name in _OWN
+    }
+    loaders |= {found.name: partial(_loaded, found) for found in others}
+    wanted = loaders if asked not in loaders else {asked: loaders[asked]}
+    for name, load in wanted.items():
+        app.command(name)(load())
     return app
 
 
@@ -61,6 +62,15 @@ def main() -> None:
     except (PowercapPlannerError, PowercapSolverError) as error:
         sys.stderr.write(f"powercap: {' '.join(str(error).split())}\n")
         sys.exit(MISTAKE)
+
+
+def _no_common_options() -> None:
+    """Serve as many LLM tokens as possible under a power cap."""
+
+
+def _own(name: str) -> Callable[..., None]:
+    function: Callable[..., None] = import_module(f"powercap_planner.cli.{name}").command
+    return function
 
 
 def _loaded(found: EntryPoint) -> Callable[..., None]:
