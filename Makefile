@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Outside .venv: the generator of the stubs is older than what the project runs with.
+# An environment of its own: the generator of the stubs is older than what the project runs with.
 PROTO_VENV := .venv/proto
 OUT := out
 
@@ -77,5 +77,6 @@ bench-quick: install ## Solver benchmarks, small sizes, under a minute
 
 clean: ## Remove everything made here (the cache of test servers stays)
 	rm -rf $(VENV) $(OUT) build dist .tox .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .coverage* .import_linter_cache
 	find . -name '*.egg-info' -prune -exec rm -rf {} +
 	find . -name __pycache__ -prune -exec rm -rf {} +
