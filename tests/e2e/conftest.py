@@ -247,7 +247,7 @@ def world(
     cluster = SimulatedCluster(scenario(start), seed=SEED)
     options = ScrapeOptions(scrape_seconds=1.0)
     history = RawHistory(options)
-    history.run(cluster, seconds=HISTORY_SECONDS, scrape_seconds=HISTORY_STEP_SECONDS)
+    _live_through(cluster, history)
     exporters = LiveExporters(cluster, options=options)
     exporters.write_prometheus_config(folder / "prometheus.yml")
     _create_workloads(kube_admin, cluster)
@@ -295,6 +295,21 @@ def world(
                 operator.stop()
                 planner.stop()
                 keda.close()
+
+
+def _live_through(cluster: SimulatedCluster, history: RawHistory) -> None:
+    """Fill the history; for a while each deployment is held at one replica.
+
+    Only so is its saturation seen, and its peak learned instead of taken from the nameplate.
+    """
+    quarter = HISTORY_SECONDS / 4
+    history.run(cluster, seconds=quarter, scrape_seconds=HISTORY_STEP_SECONDS)
+    for workload in WORKLOADS:
+        cluster.set_max_replicas(f"{NAMESPACE}/{workload.name}", 1)
+    history.run(cluster, seconds=quarter, scrape_seconds=HISTORY_STEP_SECONDS)
+    for workload in WORKLOADS:
+        cluster.set_max_replicas(f"{NAMESPACE}/{workload.name}", workload.max_replicas)
+    history.run(cluster, seconds=2 * quarter, scrape_seconds=HISTORY_STEP_SECONDS)
 
 
 def _create_workloads(client: Client, cluster: SimulatedCluster) -> None:

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from powercap_simulator.curves import GPU_TYPES
+
 NAME = "site"
-TIGHT_WATTS = 10800.0
-TIGHTER_WATTS = 9000.0
+TIGHT_WATTS = 9800.0
+TIGHTER_WATTS = 8200.0
 AMPLE_WATTS = 60000.0
 # No served token is given up for efficiency or for steadiness: the maxima are the optimum itself.
 EXACT = {"objective": {"servedShareFraction": 1.0, "stabilityToleranceFraction": 0.0}}
@@ -51,6 +53,24 @@ def weighted_served(problem: dict[str, Any], choice: tuple[int, ...]) -> float:
     )
 
 
+def parked_watts(curve: Any) -> float:
+    return GPU_TYPES[curve.gpu].parked_watts * curve.gpus_per_replica
+
+
+def charged_by_hand(world: Any) -> float:
+    """Return true base watts and what the status charges for each replica allowed."""
+    cluster = world.exporters.cluster
+    base = sum(
+        node.host_idle_watts + node.gpu_count * GPU_TYPES[node.gpu].parked_watts
+        for node in cluster.scenario.nodes
+    )
+    maxima = world.maxima()
+    return base + sum(
+        maxima[target["name"]] * target["chargedWattsPerReplica"]
+        for target in world.status(NAME)["targets"]
+    )
+
+
 def choice_of_maxima(problem: dict[str, Any], maxima: dict[str, int]) -> tuple[int, ...]:
     return tuple(
         problem["replicas"][d].index(maxima[key.partition("/")[2]])
@@ -83,8 +103,27 @@ def test_the_maxima_are_the_brute_force_optimum_under_the_cap(world):
     assert weighted_served(problem, choice) == pytest.approx(brute_force(problem), rel=1e-6)
     assert upper_watts(problem, choice) <= available_watts(problem)
     assert status["chargedWatts"] <= TIGHT_WATTS
+    assert charged_by_hand(world) <= TIGHT_WATTS
     between = [name for name, user in world.user_maxima.items() if 1 < maxima[name] < user]
     assert len(between) >= 2, maxima
+
+
+def test_what_was_learned_is_what_is_emulated(world):
+    problem, _ = world.recorded(world.status(NAME)["plan"]["id"])
+
+    for place, key in enumerate(problem["deployments"]):
+        cluster = world.exporters.cluster
+        deployment = cluster.scenario.deployments[cluster.index(key)]
+        curve = deployment.curve
+        one_replica = problem["upper_watts"][0][place][0][0]
+        # A learned bound: above the true peak, below nameplate and the host share it assumes.
+        nameplate = 1.02 * curve.limit_watts + 100.0 * curve.gpus_per_replica
+        assert one_replica >= curve.peak_watts - parked_watts(curve)
+        assert one_replica < nameplate - parked_watts(curve)
+        served_tps = problem["served_tps"][place][0]
+        first, last = served_tps[0], served_tps[problem["option_count"][place] - 1]
+        assert first == pytest.approx(0.9 * curve.saturated_tps, rel=0.05)
+        assert last == pytest.approx(deployment.workload.load_tps, rel=0.2)
 
 
 def test_status_and_events_tell_why(world):
@@ -115,6 +154,8 @@ def test_measured_watts_come_from_the_live_scrapes(world):
     measured = world.status(NAME)["measuredWatts"]
     assert measured["source"] == "dcgm+kepler"
     assert measured["watts"] <= TIGHT_WATTS
+    with world.exporters.lock:
+        assert world.exporters.cluster.total_watts <= TIGHT_WATTS
 
 
 def test_a_lower_cap_lowers_the_maxima(world):
@@ -168,7 +209,10 @@ def test_a_killed_planner_raises_nothing_and_ends_in_the_safe_maxima(world):
     world.create_cap(NAME, watts=TIGHT_WATTS, **EXACT)
     world.wait(lambda: applied(world), "the plan to be in force", seconds=120)
     before = world.maxima()
-    safe = {target["name"]: target["safeMax"] for target in world.status(NAME)["targets"]}
+    status = world.status(NAME)
+    safe = {target["name"]: target["safeMax"] for target in status["targets"]}
+    # The nameplate allows less than what was learned, or the fallback would show nothing.
+    assert any(safe[name] < before[name] for name in before), (safe, before)
 
     killed_at = datetime.datetime.now(datetime.UTC)
     world.planner.kill()
@@ -197,6 +241,10 @@ def test_a_killed_planner_raises_nothing_and_ends_in_the_safe_maxima(world):
         return now == safe
 
     world.wait(expired, f"the safe maxima {safe}")
+    assert world.status(NAME)["lastCycle"]["outcome"] == "SafeMaxima"
+    assert datetime.datetime.now(datetime.UTC) > datetime.datetime.fromisoformat(
+        world.status(NAME)["plan"]["expiresAt"]
+    )
 
 
 def test_the_planner_comes_back_and_the_plan_is_in_force_again(world):
