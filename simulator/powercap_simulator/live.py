@@ -101,7 +101,12 @@ class LiveExporters:
 
 
 class LiveRun:
-    """Steps the cluster of ``LiveExporters`` in real time, ``speed`` virtual seconds per second."""
+    """Steps the cluster of ``LiveExporters`` in real time, ``speed`` virtual seconds per second.
+
+    A server that keeps a history of the cluster compares it with what it scrapes now: bring the
+    cluster's clock to the present (``catch_up``) before the first scrape, or the time in between
+    reads as time without requests.
+    """
 
     def __init__(self, exporters: LiveExporters, *, speed: float = 1.0) -> None:
         """Prepare; time runs from ``start`` on.
@@ -126,6 +131,13 @@ class LiveRun:
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()
+
+    def catch_up(self, now_seconds: float) -> None:
+        """Live through what lies between the cluster's clock and ``now_seconds`` (Unix time)."""
+        with self._exporters.lock:
+            behind = now_seconds - self._exporters.cluster.now_seconds
+            if behind > 0:
+                self._exporters.cluster.step(behind)
 
     def __enter__(self) -> Self:
         return self.start()

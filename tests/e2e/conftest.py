@@ -285,7 +285,9 @@ def world(
             folder,
             KUBECONFIG=str(operator_kubeconfig),
         )
-        with exporters, LiveRun(exporters):
+        run = LiveRun(exporters)
+        run.catch_up(time.time())
+        with exporters, run:
             keda.start()
             planner.start()
             operator.start()

@@ -275,6 +275,11 @@ class Site:
         status = self.client.get(Deployment, name, namespace=self.namespace).status
         return (status.replicas or 0) if status else 0
 
+    def versions(self) -> dict[str, str]:
+        """Return the resource version of every ScaledObject."""
+        found = self.client.list(ScaledObject, namespace=self.namespace)
+        return {item.metadata.name: item.metadata.resourceVersion for item in found}
+
     def events(self, *, of: str = "") -> list[tuple[str, str]]:
         """Return reason and message of the Events on the ScaledObjects, or on a PowerCap."""
         if not of:
@@ -312,13 +317,22 @@ class Site:
 class Watched:
     """Every change of the maxima, in the order the API server made them."""
 
-    changes: list[tuple[str, int | None]] = field(default_factory=list)
+    site: Site
+    told: list[tuple[str, int | None]] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+    """The newest version of each ScaledObject that the watch has told of."""
+
+    @property
+    def changes(self) -> list[tuple[str, int | None]]:
+        """All changes up to now: a watch may tell of a write later than a read shows it."""
+        self.site.wait(lambda: self.versions == self.site.versions(), "the watch has told all")
+        return list(self.told)
 
 
 @pytest.fixture
 def maxima(site: Site) -> Iterator[Watched]:
     """Watch the namespace's ScaledObjects from now on."""
-    watched = Watched()
+    watched = Watched(site)
     known: dict[str, int | None] = {}
     closing = threading.Event()
 
@@ -329,7 +343,8 @@ def maxima(site: Site) -> Iterator[Watched]:
             name, maximum = item.metadata.name, item.spec.get("maxReplicaCount")
             if name not in known or known[name] != maximum:
                 known[name] = maximum
-                watched.changes.append((name, maximum))
+                watched.told.append((name, maximum))
+            watched.versions[name] = item.metadata.resourceVersion
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
