@@ -133,12 +133,14 @@ def test_status_and_events_tell_why(world):
     assert status["bindingCap"] == "cluster"
     assert status["shadowPrice"] > 0
     assert all(target["reason"] for target in status["targets"])
-    lowered = [
-        event
-        for event in world.events()
-        if event.involvedObject.kind == "PowerCap" and "assistant" in (event.message or "")
-    ]
-    assert lowered, [(event.reason, event.message) for event in world.events()]
+    # Events follow the status.
+    world.wait(
+        lambda: any(
+            event.involvedObject.kind == "PowerCap" and "assistant" in (event.message or "")
+            for event in world.events()
+        ),
+        "an Event on the PowerCap that names what was lowered",
+    )
 
 
 def test_measured_watts_come_from_the_live_scrapes(world):
@@ -216,6 +218,11 @@ def test_a_killed_planner_raises_nothing_and_ends_in_the_safe_maxima(world):
 
     killed_at = datetime.datetime.now(datetime.UTC)
     world.planner.kill()
+    world.wait(
+        lambda: world.condition(NAME, "PlannerReachable").get("status") == "False",
+        "the outage to be noticed",
+    )
+    noticed_at = datetime.datetime.now(datetime.UTC)
     with world.exporters.lock:
         for deployment in world.exporters.cluster.scenario.deployments:
             deployment.workload.load_tps *= 1.5
@@ -233,7 +240,7 @@ def test_a_killed_planner_raises_nothing_and_ends_in_the_safe_maxima(world):
     condition = world.condition(NAME, "PlannerReachable")
     assert condition["status"] == "False"
     since = datetime.datetime.fromisoformat(condition["lastTransitionTime"])
-    assert abs((since - killed_at).total_seconds()) < 10
+    assert killed_at <= since <= noticed_at
 
     def expired() -> bool:
         now = world.maxima()
@@ -241,7 +248,9 @@ def test_a_killed_planner_raises_nothing_and_ends_in_the_safe_maxima(world):
         return now == safe
 
     world.wait(expired, f"the safe maxima {safe}")
-    assert world.status(NAME)["lastCycle"]["outcome"] == "SafeMaxima"
+    world.wait(
+        lambda: world.status(NAME)["lastCycle"]["outcome"] == "SafeMaxima", "the cycle to be told"
+    )
     assert datetime.datetime.now(datetime.UTC) > datetime.datetime.fromisoformat(
         world.status(NAME)["plan"]["expiresAt"]
     )

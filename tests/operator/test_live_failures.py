@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import socket
+import time
 import urllib.request
 from typing import Any
 
@@ -23,7 +24,7 @@ def test_planner_killed_holds_then_safe_maxima(
     site.add("batch", replicas=1, maximum=10)
     planner.allow("chat", 5, safe_max=3)
     planner.allow("batch", 4, safe_max=4)
-    planner.valid_seconds = 6.0
+    planner.valid_seconds = 10.0
     start_operator()
     cap = site.cap(watts=1000)
     site.wait(lambda: (site.maximum("chat"), site.maximum("batch")) == (5, 4), "planned")
@@ -35,15 +36,28 @@ def test_planner_killed_holds_then_safe_maxima(
     site.wait(
         lambda: site.condition(cap, "PlannerReachable").get("status") == "False", "it is noticed"
     )
-    site.cycles(cap, 3)
-    held = (site.maximum("chat"), site.maximum("batch"))
+    noticed_at = datetime.datetime.now(datetime.UTC)
     outage = site.condition(cap, "PlannerReachable")["lastTransitionTime"]
-    site.wait(lambda: site.maximum("chat") == 3, "safe maxima apply after expiry")
+    expires_at = datetime.datetime.fromisoformat(site.status(cap)["plan"]["expiresAt"])
+    outcomes: list[str] = []
+
+    def is_ended() -> bool:
+        outcomes.append(site.status(cap)["lastCycle"]["outcome"])
+        return outcomes[-1] == "SafeMaxima"
+
+    site.wait(is_ended, "safe maxima apply after expiry")
     site.cycles(cap, 2)
 
-    assert held == (5, 4)
+    # Up to the plan's expiry nothing but the plan was written, and after it only safe maxima.
+    assert [change for change in maxima.changes if change[0] == "chat"] == [
+        ("chat", 10),
+        ("chat", 5),
+        ("chat", 3),
+    ]
+    assert maxima.written_at[maxima.changes.index(("chat", 3))] >= expires_at
+    assert set(outcomes) == {"PlanHeld", "SafeMaxima"}
     began = datetime.datetime.fromisoformat(outage)
-    assert killed_at <= began <= killed_at + datetime.timedelta(seconds=5)
+    assert killed_at <= began <= noticed_at
     assert site.condition(cap, "PlannerReachable")["lastTransitionTime"] == outage
     assert (site.maximum("chat"), site.maximum("batch")) == (3, 4)
     assert site.condition(cap, "Ready")["reason"] == "PlannerUnreachable"
@@ -139,7 +153,7 @@ def test_measured_watts_above_the_cap_shed_the_least_important_first(
     namespace = site.namespace
     cap = site.cap(
         watts=1000,
-        intervalSeconds=60,
+        intervalSeconds=3600,
         feedbackIntervalSeconds=1,
         targets=[{"namespace": namespace, "name": "important", "priority": 5}],
     )
@@ -251,13 +265,15 @@ def test_the_probe_answers_with_the_age_of_the_last_turn(site: Any, start_operat
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     start_operator(f"--liveness-port={port}")
+    started_at = time.monotonic()
     cap = site.cap(watts=1000)
     site.cycles(cap, 1)
 
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=60) as answer:
         found = json.load(answer)
 
-    assert found["last_cycle"]["seconds_since_last_turn"] < 5
+    age_seconds = found["last_cycle"]["seconds_since_last_turn"]
+    assert 0 <= age_seconds <= time.monotonic() - started_at
 
 
 def test_no_matching_scaled_object_is_said(site: Any, start_operator: Any) -> None:
