@@ -11,6 +11,7 @@ import pytest
 import yaml
 from control_plane import ControlPlane
 from given_cluster import GivenCluster
+from hypothesis import HealthCheck, settings
 from lightkube import Client, KubeConfig, codecs
 from lightkube.core.exceptions import ApiError
 from lightkube.models.authentication_v1 import TokenRequestSpec
@@ -20,6 +21,13 @@ from lightkube.resources.core_v1 import ServiceAccountToken
 
 ROOT = Path(__file__).resolve().parents[1]
 FETCH_SECONDS = 3600
+
+# What a property claims does not hang on the machine's speed: a fresh checkout builds hypothesis'
+# table of characters within the first example, which alone passed its limit.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 
 def _folder_from_environment(name: str) -> Path | None:
