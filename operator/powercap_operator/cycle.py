@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -28,11 +29,10 @@ from powercap_operator.errors import (
     ConflictError,
     MissingError,
     PlanError,
-    PolicyError,
 )
 from powercap_operator.kube import Item, Kube
 from powercap_operator.plan import CapPlan, Measurement
-from powercap_operator.policy import Cap, PowerCapSpec, Rollout, parse_spec
+from powercap_operator.policy import Cap, Governing, PowerCapSpec, Rollout, read_governing
 from powercap_operator.rollout import Step, StepReason
 from powercap_operator.world import World, observe, observe_for_release
 from powercap_proto.client import (
@@ -111,7 +111,7 @@ async def restore(item: Item, services: Services) -> tuple[Outcome, ...]:
 
 
 async def _until_settled(
-    name: str, services: Services, body: Callable[[Item, PowerCapSpec, Services], Any]
+    name: str, services: Services, body: Callable[[Item, Governing, Services], Any]
 ) -> Pace:
     for _ in range(ATTEMPTS):
         try:
@@ -120,17 +120,14 @@ async def _until_settled(
             return Pace()
         if item["metadata"].get("deletionTimestamp"):
             return Pace()
-        try:
-            spec = _paced(parse_spec(item.get("spec") or {}), services.interval_seconds)
-        except PolicyError as error:
-            await _refuse(item, services, reason="InvalidSpec", message=str(error))
-            return Pace()
+        read = read_governing(item)
+        governing = replace(read, spec=_paced(read.spec, services.interval_seconds))
         pace = Pace(
-            interval_seconds=spec.interval_seconds,
-            feedback_interval_seconds=spec.feedback_interval_seconds,
+            interval_seconds=governing.spec.interval_seconds,
+            feedback_interval_seconds=governing.spec.feedback_interval_seconds,
         )
         try:
-            is_cycle_wanted = await body(item, spec, services)
+            is_cycle_wanted = await body(item, governing, services)
         except ConflictError:
             continue
         except MissingError:
@@ -153,11 +150,11 @@ def _paced(spec: PowerCapSpec, interval_seconds: float | None) -> PowerCapSpec:
     return replace(spec, interval_seconds=interval_seconds, feedback_interval_seconds=feedback)
 
 
-async def _full_cycle(item: Item, spec: PowerCapSpec, services: Services) -> bool:
-    world = await observe(services.kube, item, spec=spec, now=services.clock())
+async def _full_cycle(item: Item, governing: Governing, services: Services) -> bool:
+    world = await observe(services.kube, item, governing=governing, now=services.clock())
     plan, failure = await _ask(world, services)
-    measurement, silence = await _measure(spec.cap, services)
-    if not world.targets:
+    measurement, silence = await _measure(world.spec.cap, services)
+    if not world.targets or world.refusal:
         failure = silence
     elif failure is not None and failure.kind is FailureKind.UNREACHABLE and silence is None:
         # It answers here, so it is there: what it cannot reach are its metrics.
@@ -165,29 +162,31 @@ async def _full_cycle(item: Item, spec: PowerCapSpec, services: Services) -> boo
     now = services.clock()
     situation = _situation(replace(world, now=now), services, plan, failure, measurement)
     decision = decide(situation)
-    decision = replace(decision, steps=(*_restoring(world), *decision.steps))
+    if not world.refusal:
+        decision = replace(decision, steps=(*_restoring(world), *decision.steps))
     await _carry_out(replace(world, now=now), situation, decision, services)
     return False
 
 
-async def _feedback_cycle(item: Item, spec: PowerCapSpec, services: Services) -> bool:
-    measurement, failure = await _measure(spec.cap, services)
+async def _feedback_cycle(item: Item, governing: Governing, services: Services) -> bool:
+    measurement, failure = await _measure(governing.spec.cap, services)
     now = services.clock()
     empty = World(
         item=item,
-        spec=spec,
+        spec=governing.spec,
         memory=status.read_memory(item.get("status") or {}),
         targets=(),
         released=(),
         problems=(),
         now=now,
+        refusal=governing.refusal,
     )
     situation = _situation(empty, services, None, failure, measurement)
     was_unreachable = _was_unreachable(item)
     if not is_over_cap(situation):
         await _write_status(item, report.feedback(item, situation), services)
         return was_unreachable and failure is None
-    world = await observe(services.kube, item, spec=spec, now=now)
+    world = await observe(services.kube, item, governing=governing, now=now)
     situation = replace(situation, targets=world.targets)
     decision = decide_shedding(situation)
     if decision.steps:
@@ -234,7 +233,7 @@ async def _report(item: Item, build: Callable[[Item], dict[str, Any]], services:
 
 
 async def _ask(world: World, services: Services) -> tuple[CapPlan | None, Failure | None]:
-    if not world.targets:
+    if not world.targets or world.refusal:
         return None, None
     request = convert.plan_request(
         world.spec,
@@ -251,6 +250,8 @@ async def _ask(world: World, services: Services) -> tuple[CapPlan | None, Failur
 
 
 async def _measure(cap: Cap, services: Services) -> tuple[Measurement | None, Failure | None]:
+    if not math.isfinite(cap.watts):
+        return None, None
     try:
         response = await services.planner.get_status(convert.status_request(cap))
     except PlannerError as error:
@@ -281,6 +282,7 @@ def _situation(
     return Situation(
         spec=world.spec,
         targets=world.targets,
+        refusal=world.refusal,
         plan=plan,
         failure=failure,
         measurement=measurement,

@@ -71,6 +71,8 @@ class Situation:
     now: datetime.datetime
     settle_seconds: float
     """From a lowering to the end of its pods and the next scrape, s."""
+    refusal: str = ""
+    """Why ``spec`` is not the one written in the PowerCap; empty when it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +98,8 @@ def decide(situation: Situation) -> Decision:
         return Decision(no_raise_reason="the rollout is Advisory", ledger=ledger)
     reason = None
     if situation.plan is None or ledger is None:
-        blocked = situation.failure.message if situation.failure else "no fresh plan"
+        failed = situation.failure.message if situation.failure else "no fresh plan"
+        blocked = situation.refusal or failed
         reason = fallback.reason_at(
             situation.now,
             expires_at=situation.in_force.expires_at if situation.in_force else None,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from powercap_operator.errors import PolicyError
@@ -47,6 +47,7 @@ class Cap:
     """The cap of the cluster at its meter."""
 
     watts: float
+    """Infinite only where an invalid spec holds no cap that can be read."""
     window_seconds: float = 60.0
     overhead_factor: float = 1.0
     """Meter W per W of GPUs and hosts."""
@@ -122,7 +123,49 @@ class PowerCapSpec:
         return self.overrides.get((namespace, name), self.default_policy)
 
 
-def parse_spec(spec: Mapping[str, Any]) -> PowerCapSpec:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Governing:
+    """What governs one PowerCap now: its spec, or what is left of an earlier one."""
+
+    spec: PowerCapSpec
+    refusal: str = ""
+    """Why the spec as written is not used; empty when it is. Then nothing may rise."""
+
+
+def read_governing(powercap: Mapping[str, Any]) -> Governing:
+    """Read what governs a PowerCap: its spec, else its last valid one, else its cap alone.
+
+    An invalid spec must not end what keeps the cap: measured watts are still compared with it and
+    the plan in force still expires. Without any cap that can be read only the latter is left.
+    """
+    raw = powercap.get("spec") or {}
+    try:
+        return Governing(spec=parse_spec(raw))
+    except PolicyError as error:
+        refusal = str(error)
+    spec = last_valid_spec(powercap) or _cap_alone(raw)
+    return Governing(spec=spec, refusal=refusal)
+
+
+def last_valid_spec(powercap: Mapping[str, Any]) -> PowerCapSpec | None:
+    """Return the spec that its status remembers; None when there is none, or none valid today."""
+    try:
+        return parse_spec((powercap.get("status") or {}).get("lastValidSpec"))
+    except PolicyError:
+        return None
+
+
+def _cap_alone(raw: Mapping[str, Any]) -> PowerCapSpec:
+    rollout = Rollout.AUTO if raw.get("rollout") == Rollout.AUTO else Rollout.ADVISORY
+    cap = raw.get("cap")
+    watts = cap.get("watts") if isinstance(cap, Mapping) else None
+    try:
+        return replace(parse_spec({"cap": {"watts": watts}}), rollout=rollout)
+    except PolicyError:
+        return PowerCapSpec(cap=Cap(watts=math.inf), rollout=rollout)
+
+
+def parse_spec(spec: object) -> PowerCapSpec:
     """Read a PowerCap's ``spec``.
 
     Raises:

@@ -17,7 +17,7 @@ from powercap_operator.decision import (
 )
 from powercap_operator.ledger import Key
 from powercap_operator.plan import CapPlan, Measurement, PlanStatus, TargetPlan
-from powercap_operator.policy import Rollout
+from powercap_operator.policy import Rollout, read_governing
 from powercap_operator.rollout import Step, StepReason
 from powercap_operator.scaledobjects import effective_max
 from powercap_operator.targets import Record, Target, TargetState
@@ -28,7 +28,11 @@ def intent(world: World, situation: Situation, decision: Decision) -> dict[str, 
     """Return the status to write before the steps: every user's maximum is safe in it."""
     steps = {step.key: step for step in decision.steps}
     before = dict(world.item.get("status") or {})
-    return {**before, "targets": _targets(world, situation, decision, steps, {})}
+    return {
+        **before,
+        **_valid_spec(world),
+        "targets": _targets(world, situation, decision, steps, {}),
+    }
 
 
 def final(
@@ -43,6 +47,7 @@ def final(
     before: Mapping[str, Any] = world.item.get("status") or {}
     after = {
         **before,
+        **_valid_spec(world),
         "observedGeneration": generation_of(world.item),
         "conditions": conditions.merge(
             before.get("conditions") or (),
@@ -63,6 +68,12 @@ def final(
         after.pop("shadowPrice", None)
         after |= _plan_fields(situation.plan, situation, decision, results)
     return {**after, **lowered(situation, decision)}
+
+
+def _valid_spec(world: World) -> dict[str, Any]:
+    """Return what governs on when the spec turns invalid; by then ``item`` may be a newer one."""
+    is_valid = not read_governing(world.item).refusal
+    return {"lastValidSpec": world.item["spec"]} if is_valid else {}
 
 
 def lowered(situation: Situation, decision: Decision) -> dict[str, Any]:
@@ -247,7 +258,9 @@ def _reason(
         parts.append(planned.reason)
     elif target.is_writable and situation.plan is not None and planned is None:
         parts.append("the planner says nothing about it: left alone")
-    if target.is_writable and situation.plan is None and situation.failure is not None:
+    if target.is_writable and situation.plan is None and situation.refusal:
+        parts.append(f"no fresh plan: {verdicts.INVALID_SPEC}")
+    elif target.is_writable and situation.plan is None and situation.failure is not None:
         parts.append(f"no fresh plan: {situation.failure.kind.value}")
     is_auto = situation.spec.rollout is Rollout.AUTO
     if is_auto and wanted is not None and record.allowed is not None and wanted > record.allowed:

@@ -13,6 +13,9 @@ from powercap_operator.policy import Cap, Rollout
 from powercap_operator.rollout import StepReason
 from powercap_operator.world import World
 
+INVALID_SPEC = "InvalidSpec"
+"""Reason and outcome of a cycle whose PowerCap breaks a rule."""
+
 
 def of_cycle(
     world: World, situation: Situation, decision: Decision, outcomes: Sequence[Outcome]
@@ -34,7 +37,9 @@ def _ready(
 ) -> Condition:
     message = message_of(world, situation, decision, outcomes)
     is_true, reason = True, "PlanInForce"
-    if situation.failure is not None:
+    if situation.refusal:
+        is_true, reason = False, INVALID_SPEC
+    elif situation.failure is not None:
         is_true, reason = False, situation.failure.kind.value
     elif not world.targets:
         is_true, reason = False, "NoTargets"
@@ -128,21 +133,24 @@ def _cap_feasible(plan: CapPlan, cap: Cap) -> Condition:
 def outcome_word(situation: Situation, decision: Decision) -> str:
     """Return how the cycle ended, in one word."""
     if not situation.targets:
-        return "NoTargets"
+        return INVALID_SPEC if situation.refusal else "NoTargets"
     if situation.plan is not None:
         return "Planned" if situation.spec.rollout is Rollout.AUTO else "Advised"
     if decision.fallback is StepReason.FALLBACK:
         return "SafeMaxima"
-    return "PlanHeld" if decision.fallback is StepReason.HOLD else "NoPlan"
+    if decision.fallback is StepReason.HOLD:
+        return "PlanHeld"
+    return INVALID_SPEC if situation.refusal else "NoPlan"
 
 
 def message_of(
     world: World, situation: Situation, decision: Decision, outcomes: Sequence[Outcome]
 ) -> str:
     """Return what the cycle did and what is in its way, for people."""
-    parts = []
+    parts = [situation.refusal] if situation.refusal else []
     if situation.failure is not None:
         parts.append(situation.failure.message)
+    if situation.failure is not None or situation.refusal:
         if decision.fallback is StepReason.HOLD and situation.in_force is not None:
             expiry = times.to_text(situation.in_force.expires_at)
             parts.append(f"the plan in force is kept until {expiry}")
@@ -157,7 +165,7 @@ def message_of(
         f"{o.step.key[0]}/{o.step.key[1]} not written: {o.error}" for o in outcomes if o.error
     ]
     parts += world.problems
-    if not world.targets:
+    if not world.targets and not situation.refusal:
         parts.append("no ScaledObject matches spec.selector")
     if not parts:
         parts.append("nothing to change")

@@ -10,11 +10,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from powercap_operator import scaledobjects, status
-from powercap_operator.errors import MissingError, PolicyError, ScaledObjectError
+from powercap_operator.errors import MissingError, ScaledObjectError
 from powercap_operator.events import Subject
 from powercap_operator.kube import Item, Kube
 from powercap_operator.ledger import Key
-from powercap_operator.policy import PowerCapSpec, Rollout, TargetPolicy, parse_spec
+from powercap_operator.policy import (
+    Governing,
+    PowerCapSpec,
+    Rollout,
+    TargetPolicy,
+    read_governing,
+)
 from powercap_operator.scaledobjects import ScaledObject, Workload
 from powercap_operator.status import Memory
 from powercap_operator.targets import (
@@ -43,6 +49,8 @@ class World:
     problems: tuple[str, ...]
     """ScaledObjects that cannot be read, one sentence each."""
     now: datetime.datetime
+    refusal: str = ""
+    """Why ``spec`` is not the one written in the PowerCap; empty when it is."""
 
     @property
     def name(self) -> str:
@@ -65,12 +73,22 @@ class _Other:
     """What matters of another PowerCap."""
 
     name: str
-    spec: PowerCapSpec | None
-    """None unless it writes: Auto, valid, not being deleted."""
+    governing: Governing | None
+    """None unless it writes: Auto, known, not being deleted."""
     is_leaving: bool
     memory: Memory
     in_care: frozenset[Key]
     """Targets it writes."""
+
+    def selects(self, scaled_object: ScaledObject) -> bool:
+        """Tell whether it would write a ScaledObject."""
+        if self.governing is None:
+            return False
+        if self.governing.refusal and scaled_object.key not in self.memory.records:
+            return False
+        return self.governing.spec.selector.matches(
+            namespace=scaled_object.namespace, labels=scaled_object.labels
+        )
 
 
 def subject_of(item: Item) -> Subject:
@@ -83,13 +101,14 @@ def subject_of(item: Item) -> Subject:
     )
 
 
-async def observe(kube: Kube, item: Item, *, spec: PowerCapSpec, now: datetime.datetime) -> World:
-    """Read the cluster for one PowerCap.
+async def observe(kube: Kube, item: Item, *, governing: Governing, now: datetime.datetime) -> World:
+    """Read the cluster for one PowerCap; an invalid spec takes no new target into its care.
 
     Raises:
         ClusterError: something could not be read; nothing may be concluded from the rest.
     """
     memory = status.read_memory(item.get("status") or {})
+    spec = governing.spec
     selector = spec.selector
     listed, powercaps = await asyncio.gather(
         kube.scaled_objects(namespaces=selector.namespaces, labels=selector.match_labels),
@@ -97,6 +116,8 @@ async def observe(kube: Kube, item: Item, *, spec: PowerCapSpec, now: datetime.d
     )
     others = _others(powercaps, _name(item))
     objects, problems = _readable(listed)
+    if governing.refusal:
+        objects = [found for found in objects if found.key in memory.records]
     workloads, hpas = await _workloads(kube, objects)
     targets = []
     for scaled_object in objects:
@@ -139,6 +160,7 @@ async def observe(kube: Kube, item: Item, *, spec: PowerCapSpec, now: datetime.d
         released=tuple(released),
         problems=tuple(problems),
         now=now,
+        refusal=governing.refusal,
     )
 
 
@@ -148,13 +170,9 @@ async def observe_for_release(kube: Kube, item: Item, *, now: datetime.datetime)
     powercaps = await kube.powercaps()
     others = _others(powercaps, _name(item))
     released = await _unselected(kube, memory, selected=set(), others=others, now=now)
-    try:
-        spec = parse_spec(item.get("spec") or {})
-    except PolicyError:
-        spec = parse_spec({"cap": {"watts": 1.0}})
     return World(
         item=item,
-        spec=spec,
+        spec=read_governing(item).spec,
         memory=memory,
         targets=(),
         released=tuple(released),
@@ -230,14 +248,14 @@ def _others(powercaps: Iterable[Item], name: str) -> list[_Other]:
             for entry in entries
             if entry.get("state") in (TargetState.MANAGED, TargetState.HELD)
         }
-        spec = _auto_spec(item)
+        governing = _auto_governing(item)
         found.append(
             _Other(
                 name=_name(item),
-                spec=spec,
+                governing=governing,
                 is_leaving=bool(item["metadata"].get("deletionTimestamp")),
                 memory=status.read_memory(status_now),
-                in_care=frozenset(in_care) if spec is not None else frozenset(),
+                in_care=frozenset(in_care) if governing is not None else frozenset(),
             )
         )
     return found
@@ -251,24 +269,18 @@ def _claims(
     for other in others:
         record = other.memory.records.get(scaled_object.key)
         claims.append(Claim(powercap=other.name, record=record))
-        is_selected = other.spec is not None and other.spec.selector.matches(
-            namespace=scaled_object.namespace, labels=scaled_object.labels
-        )
         # One that is being deleted still has the user's maximum to restore.
         is_restoring = other.is_leaving and record is not None and record.written is not None
-        if is_selected or is_restoring:
+        if other.selects(scaled_object) or is_restoring:
             rivals.append(other.name)
     return claims, tuple(sorted(rivals))
 
 
-def _auto_spec(other: Item) -> PowerCapSpec | None:
+def _auto_governing(other: Item) -> Governing | None:
     if other["metadata"].get("deletionTimestamp"):
         return None
-    try:
-        spec = parse_spec(other.get("spec") or {})
-    except PolicyError:
-        return None
-    return spec if spec.rollout is Rollout.AUTO else None
+    governing = read_governing(other)
+    return governing if governing.spec.rollout is Rollout.AUTO else None
 
 
 def _hand_over(

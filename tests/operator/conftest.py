@@ -26,6 +26,7 @@ from lightkube import Client
 from lightkube.core.exceptions import ApiError
 from lightkube.generic_resource import create_global_resource, create_namespaced_resource
 from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.resources.apiextensions_v1 import CustomResourceDefinition
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import Event, Namespace
 from lightkube.types import PatchType
@@ -374,6 +375,39 @@ def maxima(site: Site) -> Iterator[Watched]:
     )
     thread.join(WAIT_SECONDS)
     assert not thread.is_alive()
+
+
+@pytest.fixture
+def older_schema(kube_admin: Client, crds: object) -> Iterator[None]:
+    """Take the rules over two fields out of our CRD, as a server before 1.25 has none."""
+    name = "powercaps.powercap.dev"
+
+    def patch_rules(rules: Any) -> None:
+        body = [{"op": "test", "path": "/metadata/name", "value": name}, *rules]
+        kube_admin.patch(CustomResourceDefinition, name, body, patch_type=PatchType.JSON)
+
+    def is_accepted() -> bool:
+        bad = {"cap": {"watts": 1, "fixedOverheadWatts": 2}}
+        try:
+            kube_admin.create(PowerCap({"metadata": {"name": "probe"}, "spec": bad}), dry_run=True)
+        except ApiError:
+            return False
+        return True
+
+    path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/cap"
+    path += "/x-kubernetes-validations"
+    shipped = kube_admin.get(CustomResourceDefinition, name).to_dict()
+    schema = shipped["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    cap = schema["properties"]["spec"]["properties"]["cap"]
+    rules = cap.get("x-kubernetes-validations")
+    if rules is None:
+        yield
+        return
+    patch_rules([{"op": "remove", "path": path}])
+    Site.wait(is_accepted, "the server takes what the rule refused")
+    yield
+    patch_rules([{"op": "add", "path": path, "value": rules}])
+    Site.wait(lambda: not is_accepted(), "the server refuses it again")
 
 
 @pytest.fixture

@@ -276,6 +276,63 @@ def test_the_probe_answers_with_the_age_of_the_last_turn(site: Any, start_operat
     assert 0 <= age_seconds <= time.monotonic() - started_at
 
 
+# Less than its own overhead: a rule over two fields, which older schemas do not hold.
+REFUSED_CAP = {"watts": 1000, "fixedOverheadWatts": 2000}
+
+
+def test_a_spec_that_turned_invalid_sheds_by_the_last_valid_one(
+    site: Any, planner: Any, older_schema: None, start_operator: Any
+) -> None:
+    site.add("important", replicas=4, maximum=4)
+    site.add("batch", replicas=4, maximum=4)
+    planner.allow("important", 4)
+    planner.allow("batch", 4)
+    start_operator()
+    priority = {"namespace": site.namespace, "name": "important", "priority": 5}
+    cap = site.cap(watts=1000, targets=[priority])
+    site.wait(lambda: site.condition(cap, "Ready").get("status") == "True", "planned")
+
+    site.patch_cap(cap, cap=REFUSED_CAP, targets=[])
+    site.wait(lambda: site.condition(cap, "Ready").get("reason") == "InvalidSpec", "refused")
+    planner.measured_watts = 1150.0
+    site.wait(lambda: site.maximum("batch") == 2, "150 W are two replicas of 100 W")
+    site.wait(lambda: site.condition(cap, "CapHeld").get("status") == "False", "it is told")
+
+    assert site.maximum("important") == 4
+    ready = site.condition(cap, "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "InvalidSpec")
+    assert "spec.cap.fixedOverheadWatts is 2000 W" in ready["message"]
+
+
+def test_a_spec_that_turned_invalid_lets_its_plan_expire_and_raises_nothing(
+    site: Any, planner: Any, older_schema: None, start_operator: Any, maxima: Any
+) -> None:
+    site.add("chat", replicas=2, maximum=10, labels={"tier": "a"})
+    site.add("new", replicas=1, maximum=10, labels={"tier": "b"})
+    planner.allow("chat", 5, safe_max=3)
+    planner.valid_seconds = 10.0
+    start_operator()
+    tier = {"namespaces": [site.namespace], "matchLabels": {"tier": "a"}}
+    cap = site.cap(watts=1000, selector=tier)
+    site.wait(lambda: site.maximum("chat") == 5, "planned")
+    site.wait(lambda: "lastValidSpec" in site.status(cap), "the valid spec is remembered")
+
+    planner.allow("chat", 8)
+    site.patch_cap(cap, cap=REFUSED_CAP, selector={"matchLabels": {"tier": "none"}})
+    site.wait(lambda: site.maximum("chat") == 3, "safe maxima apply after expiry")
+    site.cycles(cap, 2)
+    site.patch_cap(cap, cap={"fixedOverheadWatts": 0}, selector={"matchLabels": {"tier": "a"}})
+    site.wait(lambda: site.maximum("chat") == 8, "corrected, it is planned again")
+
+    assert maxima.changes == [
+        ("chat", 10),
+        ("new", 10),
+        ("chat", 5),
+        ("chat", 3),
+        ("chat", 8),
+    ]
+
+
 def test_no_matching_scaled_object_is_said(site: Any, start_operator: Any) -> None:
     start_operator()
 

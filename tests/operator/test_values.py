@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from powercap_operator import conditions, convert, status, times
 from powercap_operator.conditions import Condition, ConditionType, Truth
 from powercap_operator.errors import PlanError, PolicyError, ScaledObjectError
-from powercap_operator.policy import Cap, Selector, parse_spec
+from powercap_operator.policy import Cap, Rollout, Selector, parse_spec, read_governing
 from powercap_operator.scaledobjects import parse_deployment, parse_scaled_object
 from powercap_operator.targets import CONTENTION_PAUSE, Record, recognise
 from powercap_proto.v1 import planner_pb2
@@ -343,3 +343,57 @@ def test_what_a_schema_would_refuse_is_refused_without_one(
 ) -> None:
     with pytest.raises(PolicyError, match=field):
         parse_spec(spec)
+
+
+BAD_CAP = {"watts": 1000, "fixedOverheadWatts": 2000}
+LAST = {"cap": {"watts": 900}, "rollout": "Auto", "selector": {"namespaces": ["a"]}}
+
+
+@pytest.mark.parametrize(
+    ("powercap", "watts", "namespaces", "is_refused"),
+    [
+        pytest.param(
+            {"spec": {"cap": {"watts": 800}}, "status": {"lastValidSpec": LAST}},
+            800.0,
+            (),
+            False,
+            id="a valid spec is used",
+        ),
+        pytest.param(
+            {"spec": {"cap": BAD_CAP}, "status": {"lastValidSpec": LAST}},
+            900.0,
+            ("a",),
+            True,
+            id="the last valid one",
+        ),
+        pytest.param(
+            {"spec": {"cap": BAD_CAP}, "status": {"lastValidSpec": {"cap": BAD_CAP}}},
+            1000.0,
+            (),
+            True,
+            id="no valid one: the cap alone",
+        ),
+        pytest.param(
+            {"spec": {"cap": {"watts": "much"}}}, math.inf, (), True, id="no cap can be read"
+        ),
+        pytest.param({"spec": {"cap": "much"}}, math.inf, (), True, id="no cap at all"),
+    ],
+)
+def test_what_governs_when_a_spec_is_invalid(
+    powercap: dict[str, Any], watts: float, namespaces: tuple[str, ...], is_refused: bool
+) -> None:
+    governing = read_governing(powercap)
+
+    assert governing.spec.cap.watts == watts
+    assert governing.spec.selector.namespaces == namespaces
+    assert bool(governing.refusal) is is_refused
+
+
+def test_an_invalid_spec_does_not_turn_advice_into_writing() -> None:
+    advised, auto = (
+        read_governing({"spec": {"cap": BAD_CAP, "rollout": rollout}})
+        for rollout in ("Advisory", "Auto")
+    )
+
+    assert advised.spec.rollout is Rollout.ADVISORY
+    assert auto.spec.rollout is Rollout.AUTO

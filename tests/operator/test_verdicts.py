@@ -72,7 +72,11 @@ PLAN = CapPlan(
 )
 MEASURED = Measurement(watts=480.0, measured_at=NOW, source="test", reason="")
 WORLD = World(
-    item={"metadata": {"name": "cap", "generation": 3}, "status": {}},
+    item={
+        "metadata": {"name": "cap", "generation": 3},
+        "spec": {"cap": {"watts": 1000}},
+        "status": {},
+    },
     spec=SPEC,
     memory=Memory(),
     targets=(TARGET,),
@@ -170,6 +174,24 @@ def test_every_failure_ends_as_a_condition(kind: FailureKind, seconds_left: floa
     assert "why" in made["lastCycle"]["message"]
     expected = {None: "NoPlan", 60.0: "PlanHeld", -60.0: "SafeMaxima"}[seconds_left]
     assert made["lastCycle"]["outcome"] == expected
+
+
+def test_an_invalid_spec_is_told_whatever_else_fails_and_is_not_remembered_as_valid() -> None:
+    bad = {"cap": {"watts": 9, "fixedOverheadWatts": 9}}
+    world = dataclasses.replace(WORLD, item={**WORLD.item, "spec": bad}, refusal="cap is bad")
+    silent = Failure(kind=FailureKind.UNREACHABLE, message="gone")
+    situation = _situation(plan=None, measurement=None, failure=silent, refusal="cap is bad")
+
+    made = _final(situation, world)
+
+    assert _conditions(made)["Ready"] == ("False", "InvalidSpec")
+    assert _conditions(made)["PlannerReachable"] == ("False", "PlannerUnreachable")
+    assert made["lastCycle"] == {
+        "time": made["lastCycle"]["time"],
+        "outcome": "InvalidSpec",
+        "message": "cap is bad; gone",
+    }
+    assert "lastValidSpec" not in made
 
 
 def test_the_least_cap_is_named() -> None:
