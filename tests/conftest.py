@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from control_plane import ControlPlane
+from control_plane import START_SECONDS, ControlPlane
 from given_cluster import GivenCluster
 from hypothesis import HealthCheck, settings
 from lightkube import Client, KubeConfig, codecs
 from lightkube.core.exceptions import ApiError
+from lightkube.generic_resource import create_global_resource, create_namespaced_resource
 from lightkube.models.authentication_v1 import TokenRequestSpec
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.apiextensions_v1 import CustomResourceDefinition
@@ -95,7 +98,7 @@ def kube_admin(kube_admin_kubeconfig: Path) -> Iterator[Client]:
 
 
 @pytest.fixture(scope="session")
-def crds(kube_admin: Client) -> dict[str, dict[str, object]]:
+def crds(kube_admin: Client) -> dict[str, dict[str, Any]]:
     """Install the CRDs of KEDA (real ones where given) and our own; name to definition."""
     given = _folder_from_environment("POWERCAP_TEST_CRDS")
     scaled_object = (
@@ -103,7 +106,7 @@ def crds(kube_admin: Client) -> dict[str, dict[str, object]]:
         if given
         else ROOT / "tests" / "data" / "crds" / "scaledobject.yaml"
     )
-    definitions = {}
+    definitions: dict[str, dict[str, Any]] = {}
     for path in (scaled_object, ROOT / "deploy" / "crd.yaml"):
         for document in yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader):
             if document:
@@ -114,9 +117,28 @@ def crds(kube_admin: Client) -> dict[str, dict[str, object]]:
         except ApiError as error:
             if error.status.code != 409:
                 raise
-    for name in definitions:
+    for name, document in definitions.items():
         kube_admin.wait(CustomResourceDefinition, name, for_conditions=["Established"])
+        _wait_until_listed(kube_admin, document["spec"])
     return definitions
+
+
+def _wait_until_listed(client: Client, spec: dict[str, Any]) -> None:
+    """Wait for the server to answer for a new kind: at first it says 404 or 429."""
+    names = spec["names"]
+    kind = (spec["group"], spec["versions"][0]["name"], names["kind"], names["plural"])
+    is_namespaced = spec["scope"] == "Namespaced"
+    create: Any = create_namespaced_resource if is_namespaced else create_global_resource
+    where = {"namespace": "*"} if is_namespaced else {}
+    end = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            list(client.list(create(*kind), **where))
+            return
+        except ApiError as error:
+            if error.status.code not in (404, 429) or time.monotonic() > end:
+                raise
+        time.sleep(0.1)
 
 
 @pytest.fixture(scope="session")
