@@ -189,6 +189,7 @@ def _targets(
             ),
             planned_watts=_checked(f"{where} planned_watts", item.planned_watts),
             reason=item.reason,
+            charged_watts=_checked(f"{where} charged_watts", item.charged_watts),
         )
     return targets
 

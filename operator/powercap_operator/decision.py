@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from powercap_operator import fallback, rollout
@@ -44,6 +44,10 @@ class PlanInForce:
 
     plan_id: str
     expires_at: datetime.datetime
+    cap_watts: float | None = None
+    """The cap it was made for, at GPUs and hosts; None when not remembered."""
+    reserved_watts: float | None = None
+    """What it left to no maximum, at GPUs and hosts: base, unmanaged, charges only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +91,8 @@ class Decision:
     no_raise_reason: str = ""
     """Why nothing may rise; empty when raises were free to happen."""
     fallback: StepReason | None = None
+    over_watts: float = 0.0
+    """Upper W at GPUs and hosts that floors keep above a cap lowered without a plan."""
     ledger: Ledger | None = None
     """Charges before the steps; None without a plan."""
 
@@ -96,7 +102,8 @@ def decide(situation: Situation) -> Decision:
     ledger = None if situation.plan is None else _ledger(situation.targets, situation.plan)
     if situation.spec.rollout is not Rollout.AUTO:
         return Decision(no_raise_reason="the rollout is Advisory", ledger=ledger)
-    reason = None
+    steps: tuple[Step, ...] = ()
+    reason, over_watts = None, 0.0
     if situation.plan is None or ledger is None:
         failed = situation.failure.message if situation.failure else "no fresh plan"
         blocked = situation.refusal or failed
@@ -104,7 +111,8 @@ def decide(situation: Situation) -> Decision:
             situation.now,
             expires_at=situation.in_force.expires_at if situation.in_force else None,
         )
-        steps = () if reason is None else _fallback_steps(situation, reason)
+        if reason is not None:
+            steps, over_watts = _fallback_steps(situation, reason)
     else:
         blocked = _no_raise_reason(situation, situation.plan)
         wishes = _wishes(situation.targets, situation.plan)
@@ -120,6 +128,7 @@ def decide(situation: Situation) -> Decision:
         lowered_watts=_running_watts(situation, steps),
         no_raise_reason=blocked,
         fallback=reason,
+        over_watts=over_watts,
         ledger=ledger,
     )
 
@@ -222,7 +231,18 @@ def _uncharged(target: Target, plan: CapPlan) -> str:
     return ""
 
 
-def _fallback_steps(situation: Situation, reason: StepReason) -> tuple[Step, ...]:
+def reserved_watts(targets: Sequence[Target], plan: CapPlan) -> float:
+    """Return what a plan leaves to no maximum, W at GPUs and hosts: base, unmanaged, charges only.
+
+    Held targets are among the plan's charges but may still be lowered.
+    """
+    planned = [_planned(target, plan) for target in targets]
+    held = [item for item in planned if item is not None and item.status is PlanStatus.HELD]
+    fixed = max(0.0, plan.fixed_watts - math.fsum(item.charged_watts for item in held))
+    return plan.base_watts + plan.unmanaged_watts + fixed
+
+
+def _fallback_steps(situation: Situation, reason: StepReason) -> tuple[tuple[Step, ...], float]:
     holdings = [
         fallback.Holding(
             key=target.key,
@@ -231,11 +251,39 @@ def _fallback_steps(situation: Situation, reason: StepReason) -> tuple[Step, ...
             safe_max=target.record.safe_max,
             present=target.present,
             floor=target.floor,
+            soft_floor=target.soft_floor,
+            watts_per_replica=target.record.watts_per_replica,
+            priority=target.policy.priority,
+            weight=target.policy.weight,
         )
         for target in situation.targets
         if target.is_writable
     ]
-    return rollout.lowering_steps(fallback.wishes(holdings, reason=reason), reason=reason)
+    steps = rollout.lowering_steps(fallback.wishes(holdings, reason=reason), reason=reason)
+    available_watts = _available_under_lowered_cap(situation)
+    if available_watts is None:
+        return steps, 0.0
+    lower, over_watts = fallback.within_lowered_cap(
+        holdings, reason=reason, available_watts=available_watts
+    )
+    return _merged(steps, lower), over_watts
+
+
+def _available_under_lowered_cap(situation: Situation) -> float | None:
+    """Return the W above base that writable targets may be charged; None: the cap did not fall."""
+    last, cap = situation.in_force, situation.spec.cap
+    cap_watts = cap.device_watts(cap.watts)
+    if last is None or last.cap_watts is None or last.reserved_watts is None:
+        return None
+    if cap_watts >= last.cap_watts:
+        return None
+    # Paused or taken over since the plan: not in what it reserved, and nothing to lower.
+    lost = math.fsum(
+        max(target.enforced, target.present or 0) * (target.record.watts_per_replica or 0.0)
+        for target in situation.targets
+        if not target.is_writable
+    )
+    return cap_watts - last.reserved_watts - lost
 
 
 def _shed(situation: Situation, steps: tuple[Step, ...]) -> tuple[tuple[Step, ...], float]:

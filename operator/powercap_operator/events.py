@@ -46,12 +46,14 @@ _STEP_TYPES = {
     StepReason.SHED: EventType.WARNING,
     StepReason.HOLD: EventType.WARNING,
     StepReason.FALLBACK: EventType.WARNING,
+    StepReason.CAP: EventType.WARNING,
 }
 _STEP_CAUSES = {
     StepReason.PLAN: "the plan under the cap",
     StepReason.SHED: "measured watts are above the cap",
     StepReason.HOLD: "the planner does not answer; the plan in force is kept",
     StepReason.FALLBACK: "the plan in force expired without another; safe maxima apply",
+    StepReason.CAP: "the cap was lowered and no plan arrives; by priority within it",
     StepReason.RESTORE: "the power cap no longer governs it",
 }
 
@@ -128,6 +130,7 @@ _SUMMARY_REASONS = {
     StepReason.PLAN: "PlanApplied",
     StepReason.HOLD: "PlanHeld",
     StepReason.FALLBACK: "SafeMaximaApplied",
+    StepReason.CAP: "LoweredCapObeyed",
     StepReason.RESTORE: "Restored",
 }
 

@@ -35,6 +35,8 @@ class TargetPlan:
     planned_watts: float
     """Mean W expected."""
     reason: str
+    charged_watts: float = 0.0
+    """Upper W charged for all its replicas."""
 
     def mean_watts_per_replica(self, present: int | None) -> float:
         """Return what one replica less is expected to save, W; at most the upper watts.

@@ -13,6 +13,7 @@ from powercap_operator.convert import CLUSTER
 from powercap_operator.decision import (
     Decision,
     Situation,
+    reserved_watts,
     settling_after,
 )
 from powercap_operator.ledger import Key
@@ -157,6 +158,9 @@ def _plan_fields(
                 "expiresAt": times.to_text(plan.expires_at),
                 "gap": plan.gap,
                 "rung": plan.rung,
+                # Not rounded: a cap compared with a rounded one would seem lowered.
+                "capWatts": cap.device_watts(cap.watts),
+                "reservedWatts": reserved_watts(situation.targets, plan),
             }
         ),
         "plannedWatts": round(cap.meter_watts(plan.planned_watts), 1),
@@ -217,7 +221,10 @@ def _record(
     target: Target, planned: TargetPlan | None, step: Step | None, outcome: Outcome | None
 ) -> Record:
     record = target.record
-    if planned is not None and planned.status is not PlanStatus.CHARGED:
+    if planned is not None and planned.status is PlanStatus.CHARGED:
+        # The plan reserves its watts; kept here too they would be charged twice.
+        record = replace(record, watts_per_replica=None)
+    elif planned is not None:
         record = replace(
             record,
             safe_max=target.clamp(min(planned.safe_max, target.clamp(planned.replicas))),

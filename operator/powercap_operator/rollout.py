@@ -25,6 +25,8 @@ class StepReason(enum.StrEnum):
     """The planner does not answer; the plan in force is kept."""
     FALLBACK = "Fallback"
     """The plan in force expired; safe maxima apply."""
+    CAP = "Cap"
+    """The cap was lowered and no plan arrives."""
     RESTORE = "Restore"
     """The user's own maximum comes back."""
 

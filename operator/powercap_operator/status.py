@@ -123,7 +123,12 @@ def _in_force(plan: Mapping[str, Any]) -> PlanInForce | None:
     expires_at = times.from_text(plan.get("expiresAt"))
     if expires_at is None:
         return None
-    return PlanInForce(plan_id=str(plan.get("id", "")), expires_at=expires_at)
+    return PlanInForce(
+        plan_id=str(plan.get("id", "")),
+        expires_at=expires_at,
+        cap_watts=plan.get("capWatts"),
+        reserved_watts=plan.get("reservedWatts"),
+    )
 
 
 def _settling(item: Mapping[str, Any]) -> Settling | None:

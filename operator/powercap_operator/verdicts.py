@@ -29,6 +29,8 @@ def of_cycle(
     ]
     if situation.plan is not None:
         found.append(_cap_feasible(situation.plan, situation.spec.cap))
+    elif decision.over_watts > 0:
+        found.append(_lowered_cap_infeasible(decision.over_watts, situation.spec.cap))
     return found
 
 
@@ -130,6 +132,16 @@ def _cap_feasible(plan: CapPlan, cap: Cap) -> Condition:
     )
 
 
+def _lowered_cap_infeasible(over_watts: float, cap: Cap) -> Condition:
+    return Condition(
+        type=ConditionType.CAP_FEASIBLE,
+        status=Truth.FALSE,
+        reason="CapInfeasible",
+        message=f"the cap was lowered to {cap.watts:.0f} W and no plan arrives: at their least the "
+        f"targets may draw {over_watts * cap.overhead_factor:.0f} W more",
+    )
+
+
 def outcome_word(situation: Situation, decision: Decision) -> str:
     """Return how the cycle ended, in one word."""
     if not situation.targets:
@@ -157,6 +169,11 @@ def message_of(
         if decision.fallback is StepReason.FALLBACK and situation.in_force is not None:
             expiry = times.to_text(situation.in_force.expires_at)
             parts.append(f"the plan expired at {expiry}: safe maxima apply")
+        if any(step.reason is StepReason.CAP for step in decision.steps):
+            parts.append(
+                f"the cap was lowered to {situation.spec.cap.watts:.0f} W: maxima are lowered by "
+                "priority within it"
+            )
     lowered = sum(not o.step.is_raise for o in outcomes if o.is_applied)
     raised = sum(o.step.is_raise for o in outcomes if o.is_applied)
     if outcomes:

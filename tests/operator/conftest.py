@@ -112,6 +112,9 @@ class ScriptedPlanner(planner_pb2_grpc.PlannerServicer):
                 fixed += most * answer.watts
             elif answer.status == planner_pb2.DeploymentReplicas.STATUS_HELD:
                 fixed += max(asked.allowed_replicas, asked.present_replicas) * answer.watts
+                item.charged_watts = (
+                    max(asked.allowed_replicas, asked.present_replicas) * answer.watts
+                )
             else:
                 charged += answer.replicas * answer.watts
         cap = request.caps[0]
@@ -386,13 +389,14 @@ def older_schema(kube_admin: Client, crds: object) -> Iterator[None]:
         body = [{"op": "test", "path": "/metadata/name", "value": name}, *rules]
         kube_admin.patch(CustomResourceDefinition, name, body, patch_type=PatchType.JSON)
 
-    def is_accepted() -> bool:
+    def code() -> int:
         bad = {"cap": {"watts": 1, "fixedOverheadWatts": 2}}
         try:
             kube_admin.create(PowerCap({"metadata": {"name": "probe"}, "spec": bad}), dry_run=True)
-        except ApiError:
-            return False
-        return True
+            list(kube_admin.list(PowerCap))
+        except ApiError as error:
+            return int(error.status.code)
+        return 201
 
     path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/cap"
     path += "/x-kubernetes-validations"
@@ -404,10 +408,10 @@ def older_schema(kube_admin: Client, crds: object) -> Iterator[None]:
         yield
         return
     patch_rules([{"op": "remove", "path": path}])
-    Site.wait(is_accepted, "the server takes what the rule refused")
+    Site.wait(lambda: code() == 201, "the server takes what the rule refused")
     yield
     patch_rules([{"op": "add", "path": path, "value": rules}])
-    Site.wait(lambda: not is_accepted(), "the server refuses it again")
+    Site.wait(lambda: code() == 422, "the server refuses it again")
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ import datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from powercap_operator.decision import (
     Failure,
@@ -16,6 +18,7 @@ from powercap_operator.decision import (
     Situation,
     decide,
     decide_shedding,
+    reserved_watts,
     settling_after,
 )
 from powercap_operator.plan import CapPlan, Measurement, PlanStatus, TargetPlan
@@ -239,6 +242,137 @@ def test_without_a_plan_the_fallback_lowers_and_never_raises() -> None:
     assert _steps(expired) == [("a", 2)]
     assert decide(expired).fallback is StepReason.FALLBACK
     assert _steps(never) == []
+
+
+def _lowered_cap(watts: float, targets: list[Target], **given: Any) -> Situation:
+    """Return an outage in which a cap of 1000 W, 200 W of them reserved, was lowered."""
+    last = PlanInForce(
+        plan_id="old",
+        expires_at=NOW + _seconds(given.pop("expires_in", 60)),
+        cap_watts=1000.0,
+        reserved_watts=200.0,
+    )
+    values: dict[str, Any] = {
+        "spec": _spec(cap={"watts": watts}),
+        "failure": Failure(kind=FailureKind.UNREACHABLE, message="gone"),
+        "measurement": None,
+        "in_force": last,
+        **given,
+    }
+    return _situation(targets, **values)
+
+
+def _charged(name: str, *, maximum: int = 4, **given: Any) -> Target:
+    return _target(name, maximum=maximum, watts_per_replica=100.0, **{"safe_max": 4, **given})
+
+
+def test_a_cap_lowered_in_an_outage_is_obeyed_by_priority() -> None:
+    targets = [_charged("a", priority=1), _charged("b")]
+
+    decision = decide(_lowered_cap(700.0, targets))
+
+    assert [(step.key[1], step.after) for step in decision.steps] == [("b", 1)]
+    assert decision.steps[0].reason is StepReason.CAP
+    assert decision.over_watts == 0.0
+
+
+def test_a_cap_that_did_not_fall_lowers_nothing_in_an_outage() -> None:
+    # More than the cap: what the last plan could not help is not made worse by an outage.
+    targets = [_charged("a", maximum=9), _charged("b")]
+
+    assert _steps(_lowered_cap(1000.0, targets)) == []
+    assert _steps(_lowered_cap(1200.0, targets)) == []
+
+
+def test_a_lowered_cap_counts_from_the_safe_maxima_once_the_plan_expired() -> None:
+    targets = [_charged("a", safe_max=2, priority=1), _charged("b")]
+
+    assert _steps(_lowered_cap(700.0, targets, expires_in=-1)) == [("a", 2), ("b", 3)]
+    assert _steps(_lowered_cap(900.0, targets, expires_in=-1)) == [("a", 2)]
+
+
+def test_floors_yield_last_and_what_they_keep_above_a_lowered_cap_is_told() -> None:
+    targets = [_charged("a", minimum=3), _charged("b", minimum=2)]
+
+    decision = decide(_lowered_cap(500.0, targets))
+
+    assert [(step.key[1], step.after) for step in decision.steps] == [("a", 3), ("b", 2)]
+    assert decision.over_watts == pytest.approx(200.0)
+
+
+def test_an_unknown_charge_is_not_free_under_a_lowered_cap() -> None:
+    unknown = _target("u", maximum=6, present=3, priority=1)
+
+    assert _steps(_lowered_cap(900.0, [_charged("a"), unknown])) == [("u", 3)]
+    assert _steps(_lowered_cap(800.0, [_charged("a"), unknown])) == [("a", 3), ("u", 3)]
+
+
+def test_a_target_paused_in_the_outage_keeps_its_charge_under_a_lowered_cap() -> None:
+    paused = _charged("p", pause="autoscaling.keda.sh/paused")
+
+    assert _steps(_lowered_cap(900.0, [_charged("a"), paused])) == [("a", 3)]
+
+
+def test_the_overhead_counts_in_a_lowered_cap() -> None:
+    spec = _spec(cap={"watts": 1000, "overheadFactor": 1.25})
+
+    assert _steps(_lowered_cap(0.1, [_charged("a", maximum=8)], spec=spec)) == [("a", 6)]
+
+
+@given(
+    watts=st.floats(1.0, 2000.0),
+    expires_in=st.sampled_from([-60, 60]),
+    targets=st.lists(
+        st.tuples(
+            st.integers(1, 12),
+            st.integers(0, 12),
+            st.integers(1, 4),
+            st.none() | st.integers(1, 12),
+            st.none() | st.floats(1.0, 500.0),
+            st.integers(-2, 2),
+        ),
+        max_size=5,
+    ),
+)
+def test_no_lowered_cap_raises_anything_and_all_is_within_it_or_at_the_floor(
+    watts: float, expires_in: float, targets: list[tuple[Any, ...]]
+) -> None:
+    made = [
+        _target(
+            f"t{place}",
+            maximum=maximum,
+            user_max=12,
+            present=present,
+            minimum=min(minimum, maximum),
+            safe_max=safe_max,
+            watts_per_replica=each,
+            priority=priority,
+        )
+        for place, (maximum, present, minimum, safe_max, each, priority) in enumerate(targets)
+    ]
+
+    decision = decide(_lowered_cap(watts, made, expires_in=expires_in))
+
+    after = {target.key: target.current for target in made}
+    for step in decision.steps:
+        assert step.after < step.before == after[step.key]
+        after[step.key] = step.after
+    total = sum(after[item.key] * (item.record.watts_per_replica or 0.0) for item in made)
+    is_within = total <= max(0.0, watts - 200.0) + 1e-6
+    assert watts >= 1000.0 or is_within or all(after[item.key] == item.floor for item in made)
+
+
+def test_held_targets_are_not_reserved_because_they_may_be_lowered() -> None:
+    targets = [_target("a", maximum=3), _target("h", maximum=2)]
+    held = _planned(2, status=PlanStatus.HELD, charged_watts=200.0)
+    plan = dataclasses.replace(
+        _plan({"a": _planned(3), "h": held}),
+        base_watts=50.0,
+        unmanaged_watts=20.0,
+        fixed_watts=500.0,
+    )
+
+    assert reserved_watts(targets, plan) == pytest.approx(370.0)
 
 
 def _over(watts: float, targets: list[Target], **given: Any) -> Situation:

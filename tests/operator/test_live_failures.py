@@ -69,6 +69,33 @@ def test_planner_killed_holds_then_safe_maxima(
     ]
 
 
+def test_a_cap_lowered_while_the_planner_is_down_is_obeyed_at_once(
+    site: Any, planner: Any, start_operator: Any, maxima: Any
+) -> None:
+    site.add("important", replicas=4, maximum=4)
+    site.add("batch", replicas=4, maximum=4)
+    planner.allow("important", 4, safe_max=4)
+    planner.allow("batch", 4, safe_max=4)
+    planner.base_watts = 100.0
+    start_operator()
+    priority = {"namespace": site.namespace, "name": "important", "priority": 5}
+    cap = site.cap(watts=1000, targets=[priority])
+    site.wait(lambda: site.condition(cap, "Ready").get("reason") == "PlanInForce", "planned")
+    planner.stop()
+    site.wait(
+        lambda: site.condition(cap, "PlannerReachable").get("status") == "False", "it is noticed"
+    )
+
+    site.patch_cap(cap, cap={"watts": 750})
+    site.wait(lambda: site.maximum("batch") == 2, "650 W above base are six replicas of 100 W")
+    site.cycles(cap, 2)
+    site.patch_cap(cap, cap={"watts": 1000})
+    site.cycles(cap, 2)
+
+    assert maxima.changes == [("important", 4), ("batch", 4), ("batch", 2)]
+    assert "batch 4 -> 2" in site.event("LoweredCapObeyed", of=cap)
+
+
 def test_a_raise_by_hand_during_an_outage_is_taken_back(
     site: Any, planner: Any, start_operator: Any
 ) -> None:
