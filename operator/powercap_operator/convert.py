@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from powercap_operator.errors import PlanError
 from powercap_operator.plan import CapPlan, Measurement, PlanStatus, TargetPlan, WorkloadKey
 from powercap_operator.policy import Cap, ObjectiveType, PowerCapSpec, ReplicaRule
-from powercap_operator.targets import Target, TargetState
+from powercap_operator.targets import Charge, Target
 from powercap_proto.v1 import planner_pb2
 
 CLUSTER = "cluster"
@@ -35,9 +35,13 @@ _STATUSES = {
 
 
 def plan_request(
-    spec: PowerCapSpec, targets: Iterable[Target], *, is_plan_in_force: bool
+    spec: PowerCapSpec,
+    targets: Iterable[Target],
+    *,
+    charges: Iterable[Charge] = (),
+    is_plan_in_force: bool,
 ) -> planner_pb2.CalculateOptimalReplicasRequest:
-    """Ask for a plan of the targets; those another PowerCap governs are left out."""
+    """Ask for a plan of the targets; what another PowerCap governs is charged, not planned."""
     objective = planner_pb2.Objective(
         kind=_KINDS[spec.objective.type],
         price_weight=spec.objective.price_weight,
@@ -46,12 +50,9 @@ def plan_request(
     )
     if spec.objective.served_share_fraction is not None:
         objective.served_share_fraction = spec.objective.served_share_fraction
+    asked = [_deployment(target, is_plan_in_force=is_plan_in_force) for target in targets]
     return planner_pb2.CalculateOptimalReplicasRequest(
-        deployments=[
-            _deployment(target, is_plan_in_force=is_plan_in_force)
-            for target in targets
-            if target.state is not TargetState.CONTESTED
-        ],
+        deployments=_with_charges(asked, charges),
         caps=[_cap(spec.cap)],
         objective=objective,
         grid_zone=spec.grid_zone,
@@ -98,13 +99,31 @@ def _deployment(target: Target, *, is_plan_in_force: bool) -> planner_pb2.Deploy
     return message
 
 
+def _with_charges(
+    asked: Sequence[planner_pb2.Deployment], charges: Iterable[Charge]
+) -> list[planner_pb2.Deployment]:
+    """Add what others write; of one they contest the larger of what is seen and stated counts."""
+    stated = {charge.workload_key: charge for charge in charges}
+    made = [item for item in asked if (item.namespace, item.name) not in stated]
+    seen = {(item.namespace, item.name): item for item in asked}
+    for (namespace, name), charge in stated.items():
+        item = planner_pb2.Deployment(namespace=namespace, name=name, is_fixed_charge=True)
+        known = seen.get((namespace, name), item)
+        item.allowed_replicas = max(charge.allowed, known.allowed_replicas)
+        if charge.present is not None or known.HasField("present_replicas"):
+            item.present_replicas = max(charge.present or 0, known.present_replicas)
+        made.append(item)
+    return made
+
+
 def read_plan(
     response: planner_pb2.CalculateOptimalReplicasResponse,
     *,
     cap: Cap,
+    charges: Iterable[Charge] = (),
     now: datetime.datetime,
 ) -> CapPlan:
-    """Read a plan.
+    """Read a plan; what another PowerCap states is charged at no less than it states.
 
     Raises:
         PlanError: the answer is incomplete, expired or holds impossible numbers.
@@ -120,19 +139,23 @@ def read_plan(
     result = results[0]
     base = _checked("base_watts", result.base_watts)
     unmanaged = _checked("unmanaged_watts", result.unmanaged_watts)
-    fixed = _checked("fixed_watts", result.fixed_watts)
+    targets = _targets(response)
+    missing = math.fsum(_missing_watts(charge, targets) for charge in charges)
+    fixed = _checked("fixed_watts", result.fixed_watts) + missing
     # The planner states what is left; the operator believes no more than its own sum.
     own_available = cap.device_watts(cap.watts) - base - unmanaged - fixed
     return CapPlan(
         plan_id=response.plan_id,
         expires_at=expires_at,
-        targets=_targets(response),
+        targets=targets,
         base_watts=base,
         unmanaged_watts=unmanaged,
         fixed_watts=fixed,
-        available_watts=min(_finite("available_watts", result.available_watts), own_available),
+        available_watts=min(
+            _finite("available_watts", result.available_watts) - missing, own_available
+        ),
         planned_watts=_checked("planned_watts", result.planned_watts),
-        charged_watts=_checked("charged_watts", result.charged_watts),
+        charged_watts=_checked("charged_watts", result.charged_watts) + missing,
         shadow_price=_shown(result.shadow_price_high),
         is_binding=result.is_binding,
         is_feasible=response.status != "cap_infeasible",
@@ -192,6 +215,11 @@ def _targets(
             charged_watts=_checked(f"{where} charged_watts", item.charged_watts),
         )
     return targets
+
+
+def _missing_watts(charge: Charge, targets: Mapping[WorkloadKey, TargetPlan]) -> float:
+    planned = targets.get(charge.workload_key)
+    return max(0.0, charge.watts - (planned.charged_watts if planned else 0.0))
 
 
 def _finding_text(item: planner_pb2.Finding) -> str:

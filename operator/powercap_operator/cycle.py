@@ -238,11 +238,14 @@ async def _ask(world: World, services: Services) -> tuple[CapPlan | None, Failur
     request = convert.plan_request(
         world.spec,
         world.targets,
+        charges=world.charges,
         is_plan_in_force=world.spec.rollout is Rollout.AUTO and world.memory.in_force is not None,
     )
     try:
         response = await services.planner.calculate_optimal_replicas(request)
-        return convert.read_plan(response, cap=world.spec.cap, now=services.clock()), None
+        now = services.clock()
+        plan = convert.read_plan(response, cap=world.spec.cap, charges=world.charges, now=now)
+        return plan, None
     except (PlannerError, PlanError) as error:
         failure = _failure(error)
         logger.warning("PowerCap %s: %s: %s", world.name, failure.kind.value, failure.message)

@@ -14,7 +14,7 @@ from typing import Any
 from powercap_operator import times
 from powercap_operator.decision import PlanInForce, Settling
 from powercap_operator.ledger import Key
-from powercap_operator.targets import Record, Target
+from powercap_operator.targets import Charge, Record, Target, TargetState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +35,15 @@ def read_memory(status: Mapping[str, Any]) -> Memory:
         in_force=_in_force(status.get("plan") or {}),
         last_shed_at=times.from_text((status.get("lastShed") or {}).get("time")),
         settling=_settling(status.get("settling") or {}),
+    )
+
+
+def read_charges(status: Mapping[str, Any]) -> tuple[Charge, ...]:
+    """Return what a status states of the targets that its PowerCap writes."""
+    return tuple(
+        _charge(item)
+        for item in status.get("targets") or ()
+        if item.get("state") in (TargetState.MANAGED, TargetState.HELD)
     )
 
 
@@ -116,6 +125,20 @@ def _record(item: Mapping[str, Any]) -> Record:
         mean_watts_per_replica=item.get("meanWattsPerReplica"),
         written_back_at=tuple(at for at in found if at is not None),
         contended_since=times.from_text(item.get("contendedSince")),
+    )
+
+
+def _charge(item: Mapping[str, Any]) -> Charge:
+    record = _record(item)
+    workload = (item.get("workload") or {}).get("name") or record.key[1]
+    # While a write is under way either value may be in force.
+    limits = (record.allowed, record.written, record.previous)
+    return Charge(
+        key=record.key,
+        workload_key=(record.key[0], str(workload)),
+        allowed=max((limit for limit in limits if limit is not None), default=0),
+        present=item.get("present"),
+        watts_per_replica=record.watts_per_replica,
     )
 
 

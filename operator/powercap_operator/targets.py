@@ -145,6 +145,24 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Charge:
+    """What another PowerCap's status states of a target in its care."""
+
+    key: Key
+    workload_key: tuple[str, str]
+    allowed: int
+    present: int | None
+    """None when not stated; then the planner counts what it sees."""
+    watts_per_replica: float | None
+    """Upper W above base; None when not stated; then the planner's own count."""
+
+    @property
+    def watts(self) -> float:
+        """Upper W above base of all that is allowed or present, as far as stated."""
+        return max(self.allowed, self.present or 0) * (self.watts_per_replica or 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """What another PowerCap says about a ScaledObject."""
 

@@ -25,6 +25,7 @@ from powercap_operator.scaledobjects import ScaledObject, Workload
 from powercap_operator.status import Memory
 from powercap_operator.targets import (
     MINUTE,
+    Charge,
     Claim,
     Target,
     TargetState,
@@ -51,6 +52,8 @@ class World:
     now: datetime.datetime
     refusal: str = ""
     """Why ``spec`` is not the one written in the PowerCap; empty when it is."""
+    charges: tuple[Charge, ...] = ()
+    """What other PowerCaps write and this one must leave them the watts for."""
 
     @property
     def name(self) -> str:
@@ -77,8 +80,8 @@ class _Other:
     """None unless it writes: Auto, known, not being deleted."""
     is_leaving: bool
     memory: Memory
-    in_care: frozenset[Key]
-    """Targets it writes."""
+    charges: tuple[Charge, ...]
+    """What it states of the targets that it writes."""
 
     def selects(self, scaled_object: ScaledObject) -> bool:
         """Tell whether it would write a ScaledObject."""
@@ -161,6 +164,7 @@ async def observe(kube: Kube, item: Item, *, governing: Governing, now: datetime
         problems=tuple(problems),
         now=now,
         refusal=governing.refusal,
+        charges=_charges(others, targets),
     )
 
 
@@ -242,12 +246,6 @@ def _others(powercaps: Iterable[Item], name: str) -> list[_Other]:
         if _name(item) == name:
             continue
         status_now = item.get("status") or {}
-        entries = status_now.get("targets") or ()
-        in_care = {
-            (entry["namespace"], entry["name"])
-            for entry in entries
-            if entry.get("state") in (TargetState.MANAGED, TargetState.HELD)
-        }
         governing = _auto_governing(item)
         found.append(
             _Other(
@@ -255,7 +253,7 @@ def _others(powercaps: Iterable[Item], name: str) -> list[_Other]:
                 governing=governing,
                 is_leaving=bool(item["metadata"].get("deletionTimestamp")),
                 memory=status.read_memory(status_now),
-                in_care=frozenset(in_care) if governing is not None else frozenset(),
+                charges=() if governing is None else status.read_charges(status_now),
             )
         )
     return found
@@ -274,6 +272,12 @@ def _claims(
         if other.selects(scaled_object) or is_restoring:
             rivals.append(other.name)
     return claims, tuple(sorted(rivals))
+
+
+def _charges(others: Iterable[_Other], targets: Iterable[Target]) -> tuple[Charge, ...]:
+    """Return the charges of others, without what this PowerCap writes or is taking over."""
+    own = {item.key for item in targets if item.state is not TargetState.CONTESTED}
+    return tuple(charge for other in others for charge in other.charges if charge.key not in own)
 
 
 def _auto_governing(other: Item) -> Governing | None:
@@ -303,7 +307,7 @@ def _forgotten(target: Target) -> Target:
 
 def _remembered(others: Iterable[_Other]) -> set[Key]:
     """Return what other PowerCaps have taken into their care."""
-    return {key for other in others for key in other.in_care}
+    return {charge.key for other in others for charge in other.charges}
 
 
 async def _unselected(

@@ -109,7 +109,8 @@ class ScriptedPlanner(planner_pb2_grpc.PlannerServicer):
                 item.status = planner_pb2.DeploymentReplicas.STATUS_CHARGED
                 most = max(asked.allowed_replicas, asked.present_replicas)
                 item.optimal_replicas = most
-                fixed += most * answer.watts
+                item.charged_watts = most * answer.watts
+                fixed += item.charged_watts
             elif answer.status == planner_pb2.DeploymentReplicas.STATUS_HELD:
                 fixed += max(asked.allowed_replicas, asked.present_replicas) * answer.watts
                 item.charged_watts = (

@@ -126,6 +126,37 @@ def test_of_two_power_caps_the_lower_name_wins_and_both_say_so(
     assert site.maximum("chat") == 10
 
 
+def test_what_another_power_cap_may_run_is_charged_and_not_what_it_draws(
+    site: Any, planner: Any, start_operator: Any
+) -> None:
+    site.add("chat", replicas=1, maximum=10, labels={"tier": "a"})
+    site.add("batch", replicas=1, maximum=9, labels={"tier": "b"})
+    planner.allow("chat", 4)
+    planner.allow("batch", 3)
+    start_operator()
+    labels = ({"matchLabels": {"tier": tier}, "namespaces": [site.namespace]} for tier in "ab")
+    one = site.cap(f"{site.namespace}-a", watts=1000, selector=next(labels))
+    site.wait(lambda: site.target(one, "chat").get("allowed") == 4, "one writes")
+    other = site.cap(f"{site.namespace}-b", watts=2000, selector=next(labels))
+    site.wait(lambda: site.maximum("batch") == 3, "the other writes")
+    site.cycles(one, 2)
+    site.cycles(other, 2)
+
+    asked = {request.caps[0].watts: request for request in planner.requests}
+    charged = {
+        watts: [
+            (item.name, item.allowed_replicas, item.present_replicas)
+            for item in request.deployments
+            if item.is_fixed_charge
+        ]
+        for watts, request in asked.items()
+    }
+    assert charged == {1000: [("batch", 3, 1)], 2000: [("chat", 4, 1)]}
+    assert site.status(one)["chargedWatts"] == pytest.approx(700)
+    assert site.status(other)["chargedWatts"] == pytest.approx(700)
+    assert not site.target(one, "batch")
+
+
 def test_a_workload_that_is_no_deployment_is_reported(
     site: Any, planner: Any, start_operator: Any, kube_admin: Any
 ) -> None:

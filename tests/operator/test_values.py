@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import math
 from typing import Any
@@ -15,7 +16,7 @@ from powercap_operator.conditions import Condition, ConditionType, Truth
 from powercap_operator.errors import PlanError, PolicyError, ScaledObjectError
 from powercap_operator.policy import Cap, Rollout, Selector, parse_spec, read_governing
 from powercap_operator.scaledobjects import parse_deployment, parse_scaled_object
-from powercap_operator.targets import CONTENTION_PAUSE, Record, recognise
+from powercap_operator.targets import CONTENTION_PAUSE, Charge, Record, recognise
 from powercap_proto.v1 import planner_pb2
 
 NOW = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
@@ -254,6 +255,58 @@ def test_the_operator_believes_no_more_watts_than_its_own_sum() -> None:
 
     assert generous.available_watts == 850.0
     assert strict.available_watts == 300.0
+
+
+CHARGE = Charge(
+    key=("other", "batch"),
+    workload_key=("other", "batch"),
+    allowed=3,
+    present=4,
+    watts_per_replica=50.0,
+)
+
+
+def test_what_another_power_cap_writes_is_charged_and_not_planned() -> None:
+    spec = parse_spec({"cap": {"watts": 1000}})
+    unseen = dataclasses.replace(CHARGE, workload_key=("other", "new"), present=None)
+
+    asked = convert.plan_request(spec, [], charges=[CHARGE, unseen], is_plan_in_force=True)
+
+    batch, new = asked.deployments
+    assert (batch.namespace, batch.name, batch.is_fixed_charge) == ("other", "batch", True)
+    assert (batch.allowed_replicas, batch.present_replicas) == (3, 4)
+    assert new.allowed_replicas == 3
+    assert not new.HasField("present_replicas")
+
+
+def test_another_power_caps_targets_cost_no_less_than_it_states() -> None:
+    response = _response()
+    response.deployment_replicas.add(
+        namespace="other",
+        name="batch",
+        status=planner_pb2.DeploymentReplicas.STATUS_CHARGED,
+        charged_watts=150.0,
+    )
+
+    plan = convert.read_plan(response, cap=CAP, charges=[CHARGE], now=NOW)
+    unnamed = convert.read_plan(_response(), cap=CAP, charges=[CHARGE], now=NOW)
+
+    assert (plan.fixed_watts, plan.available_watts) == (100.0, 800.0)
+    assert (unnamed.fixed_watts, unnamed.available_watts) == (250.0, 650.0)
+
+
+def test_what_a_status_states_of_its_targets_is_the_larger_of_what_may_be_in_force() -> None:
+    entry = {"namespace": "ns", "name": "chat", "workload": {"name": "engine"}, "present": 2}
+    writing = {"allowed": 3, "written": 3, "previous": 7, "chargedWattsPerReplica": 50.0}
+    targets = [
+        {**entry, **writing, "state": "Managed"},
+        {**entry, **writing, "name": "paused", "state": "Paused"},
+    ]
+
+    (charge,) = status.read_charges({"targets": targets})
+
+    assert charge.workload_key == ("ns", "engine")
+    assert (charge.allowed, charge.present, charge.watts) == (7, 2, 350.0)
 
 
 def test_an_answer_without_status_means_nothing() -> None:
