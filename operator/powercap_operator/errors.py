@@ -3,6 +3,7 @@
 OperatorError
 ├── PolicyError       a PowerCap's spec breaks a rule; carries the field
 ├── ScaledObjectError a ScaledObject or Deployment cannot be read; carries the field
+├── SettingsError     a setting of the process cannot be used; carries its variable
 ├── PlanError         the planner's answer cannot be trusted; nothing of it is used
 └── ClusterError      the Kubernetes API did not do what it was asked
     ├── MissingError  the object is not there
@@ -28,6 +29,10 @@ class PolicyError(FieldError):
 
 class ScaledObjectError(FieldError):
     """A ScaledObject or its workload cannot be read."""
+
+
+class SettingsError(FieldError):
+    """A setting of the process cannot be used."""
 
 
 class PlanError(OperatorError, ValueError):

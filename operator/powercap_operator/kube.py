@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import httpx2
-from lightkube import AsyncClient
+import yaml
+from lightkube import AsyncClient, KubeConfig
+from lightkube.core.exceptions import ConfigError
 from lightkube.generic_resource import create_global_resource, create_namespaced_resource
 from lightkube.models.core_v1 import EventSource, ObjectReference
 from lightkube.models.meta_v1 import ObjectMeta
@@ -23,7 +26,12 @@ from lightkube.resources.core_v1 import Event as EventResource
 from lightkube.resources.core_v1 import Pod
 from lightkube.types import PatchType
 
-from powercap_operator.errors import ClusterError, ConflictError, MissingError
+from powercap_operator.errors import (
+    ClusterError,
+    ConflictError,
+    MissingError,
+    SettingsError,
+)
 from powercap_operator.events import COMPONENT, Event
 
 GROUP = "powercap.dev"
@@ -34,6 +42,22 @@ PowerCap = create_global_resource(GROUP, VERSION, "PowerCap", PLURAL)
 ScaledObject = create_namespaced_resource("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects")
 
 Item = dict[str, Any]
+
+
+def require_configuration() -> None:
+    """Make sure that a cluster is configured, before anything retries on it for ever.
+
+    Raises:
+        SettingsError: neither a pod's service account nor ``KUBECONFIG`` names one.
+    """
+    try:
+        KubeConfig.from_env().get()
+    except (ConfigError, OSError, ValueError, yaml.YAMLError) as error:
+        named = os.environ.get("KUBECONFIG", "unset")
+        raise SettingsError(
+            "KUBECONFIG",
+            f"is {named!r}: {error}; accepted: a kubeconfig, or a pod's service account",
+        ) from error
 
 
 class Kube:

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Sequence
 
 import kopf
 
+from powercap_operator.errors import SettingsError
 from powercap_operator.handlers import build_registry
-from powercap_operator.settings import parse_arguments
+from powercap_operator.kube import require_configuration
+from powercap_operator.settings import parse_arguments, require_liveness_port
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the operator until it is told to end."""
     own = parse_arguments(arguments)
+    try:
+        require_configuration()
+        require_liveness_port(own)
+    except SettingsError as error:
+        sys.stderr.write(f"powercap-operator: error: {error}\n")
+        raise SystemExit(2) from None
     logging.basicConfig(
         level=own.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import kopf
 
+from powercap_operator.errors import SettingsError
+
 DOMAIN = "powercap.dev"
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+LAST_PORT = 65535
+ALL_ADDRESSES = "0.0.0.0"
+
+_UNSAID = object()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,10 +35,18 @@ class OperatorSettings:
     """From a lowering until its pods are gone and scraped, s. Default: 60."""
     interval_seconds: float | None = None
     """Overrides ``spec.intervalSeconds`` of every PowerCap, s. Default: none."""
-    liveness: str | None = "http://0.0.0.0:8080/healthz"
-    """Where the probe of the last cycle answers; None: nowhere. Default: port 8080."""
+    liveness_port: int = 8080
+    """Port where the probe of the last cycle answers (POWERCAP_LIVENESS_PORT); 0: none.
+    Default: 8080."""
     log_level: str = "INFO"
     """Level of the log. Default: INFO."""
+
+    @property
+    def liveness(self) -> str | None:
+        """Where the probe of the last cycle answers; None: nowhere."""
+        if not self.liveness_port:
+            return None
+        return f"http://{ALL_ADDRESSES}:{self.liveness_port}/healthz"
 
 
 def parse_arguments(
@@ -42,63 +59,131 @@ def parse_arguments(
         "writes maxReplicaCount of KEDA ScaledObjects as each PowerCap says.",
         epilog="The cluster is found through the pod's service account, or through KUBECONFIG.",
     )
-    parser.add_argument(
+    options = _Options(parser, environment)
+    options.add(
         "--planner",
+        "POWERCAP_PLANNER",
+        _address,
+        "powercap-planner:50051",
         metavar="HOST:PORT",
-        default=environment.get("POWERCAP_PLANNER", "powercap-planner:50051"),
         help="the planner's address (environment: POWERCAP_PLANNER; default: %(default)s)",
     )
-    parser.add_argument(
+    options.add(
         "--planner-timeout",
+        "POWERCAP_PLANNER_TIMEOUT",
+        _seconds,
+        20.0,
         metavar="SECONDS",
-        type=_seconds,
-        default=_from(environment, "POWERCAP_PLANNER_TIMEOUT", 20.0),
         help="deadline of each call to the planner (default: %(default)s)",
     )
-    parser.add_argument(
+    options.add(
         "--kube-timeout",
+        "POWERCAP_KUBE_TIMEOUT",
+        _seconds,
+        10.0,
         metavar="SECONDS",
-        type=_seconds,
-        default=_from(environment, "POWERCAP_KUBE_TIMEOUT", 10.0),
         help="time limit of each call to the Kubernetes API (default: %(default)s)",
     )
-    parser.add_argument(
+    options.add(
         "--settle",
+        "POWERCAP_SETTLE",
+        _seconds,
+        60.0,
         metavar="SECONDS",
-        type=_seconds,
-        default=_from(environment, "POWERCAP_SETTLE", 60.0),
         help="time from a lowering until its pods are gone and scraped (default: %(default)s)",
     )
-    parser.add_argument(
+    options.add(
         "--interval",
+        "POWERCAP_INTERVAL",
+        _seconds,
+        None,
         metavar="SECONDS",
-        type=_seconds,
-        default=_from(environment, "POWERCAP_INTERVAL", None),
         help="run every PowerCap at this interval instead of its own",
     )
-    parser.add_argument(
+    options.add(
         "--liveness-port",
+        "POWERCAP_LIVENESS_PORT",
+        _port_or_none,
+        8080,
         metavar="PORT",
-        type=int,
-        default=int(environment.get("POWERCAP_LIVENESS_PORT", "8080")),
         help="port of /healthz, which fails when cycles stop; 0: none (default: %(default)s)",
     )
-    parser.add_argument(
+    options.add(
         "--log-level",
-        choices=("DEBUG", "INFO", "WARNING", "ERROR"),
-        default=environment.get("POWERCAP_LOG_LEVEL", "INFO"),
+        "POWERCAP_LOG_LEVEL",
+        _log_level,
+        "INFO",
+        metavar=f"{{{','.join(LOG_LEVELS)}}}",
         help="level of the log (default: %(default)s)",
     )
-    given = parser.parse_args(arguments)
+    given = options.read(arguments)
     return OperatorSettings(
         planner=given.planner,
         planner_timeout_seconds=given.planner_timeout,
         kube_timeout_seconds=given.kube_timeout,
         settle_seconds=given.settle,
         interval_seconds=given.interval,
-        liveness=f"http://0.0.0.0:{given.liveness_port}/healthz" if given.liveness_port else None,
+        liveness_port=given.liveness_port,
         log_level=given.log_level,
     )
+
+
+class _Options:
+    """Options that a variable of the environment may set; a refusal names which of the two."""
+
+    def __init__(self, parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
+        self._parser = parser
+        self._environment = environment
+        self._options: dict[str, tuple[str, Callable[[str], object], object]] = {}
+
+    def add(
+        self,
+        flag: str,
+        variable: str,
+        convert: Callable[[str], object],
+        default: object,
+        *,
+        metavar: str,
+        help: str,  # noqa: A002 (argparse's own word)
+    ) -> None:
+        action = self._parser.add_argument(
+            flag, type=convert, default=default, metavar=metavar, help=help
+        )
+        self._options[action.dest] = (variable, convert, default)
+
+    def read(self, arguments: Sequence[str] | None) -> argparse.Namespace:
+        unsaid = argparse.Namespace(**dict.fromkeys(self._options, _UNSAID))
+        given = self._parser.parse_args(arguments, unsaid)
+        for name, (variable, convert, default) in self._options.items():
+            # A bad variable that the command line overrules does no harm.
+            if getattr(given, name) is not _UNSAID:
+                continue
+            text = self._environment.get(variable)
+            try:
+                setattr(given, name, default if text is None else convert(text))
+            except argparse.ArgumentTypeError as error:
+                self._parser.error(f"{variable} {error}")
+        return given
+
+
+def require_liveness_port(own: OperatorSettings) -> None:
+    """Make sure that the probe can be answered, while a message can still say so.
+
+    Raises:
+        SettingsError: the port is taken or not this process's to take.
+    """
+    if not own.liveness_port:
+        return
+    try:
+        with socket.socket() as probe:
+            # As the server that follows: a port of a process that just ended is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((ALL_ADDRESSES, own.liveness_port))
+    except OSError as error:
+        raise SettingsError(
+            "POWERCAP_LIVENESS_PORT",
+            f"is {own.liveness_port}: {error.strerror}; accepted: a free port, or 0",
+        ) from error
 
 
 def configure_kopf(settings: kopf.OperatorSettings) -> None:
@@ -121,12 +206,34 @@ def configure_kopf(settings: kopf.OperatorSettings) -> None:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} s; accepted: more than 0")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise _refusal(text, "seconds, more than 0")
     return value
 
 
-def _from(environment: Mapping[str, str], name: str, default: float | None) -> float | str | None:
-    # argparse converts a text default like an argument, with the same refusal.
-    return environment.get(name, default)
+def _port_or_none(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) <= LAST_PORT):
+        raise _refusal(text, f"0 to {LAST_PORT}")
+    return int(text)
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    is_port = port.isascii() and port.isdecimal() and 0 < int(port) <= LAST_PORT
+    if not host or not is_port or any(letter.isspace() for letter in text):
+        raise _refusal(text, f"host:port, with a port from 1 to {LAST_PORT}")
+    return text
+
+
+def _log_level(text: str) -> str:
+    if text not in LOG_LEVELS:
+        raise _refusal(text, ", ".join(LOG_LEVELS))
+    return text
+
+
+def _refusal(text: str, accepted: str) -> argparse.ArgumentTypeError:
+    return argparse.ArgumentTypeError(f"is {text!r}; accepted: {accepted}")
