@@ -98,16 +98,23 @@ def kube_admin(kube_admin_kubeconfig: Path) -> Iterator[Client]:
 
 
 @pytest.fixture(scope="session")
-def crds(kube_admin: Client) -> dict[str, dict[str, Any]]:
-    """Install the CRDs of KEDA (real ones where given) and our own; name to definition."""
-    given = _folder_from_environment("POWERCAP_TEST_CRDS")
-    scaled_object = (
-        given / "keda" / "bases" / "keda.sh_scaledobjects.yaml"
-        if given
-        else ROOT / "tests" / "data" / "crds" / "scaledobject.yaml"
-    )
+def real_crds() -> Path | None:
+    """Return the folder of others' real CRDs; None where none is given."""
+    return _folder_from_environment("POWERCAP_TEST_CRDS")
+
+
+@pytest.fixture(scope="session")
+def crds(kube_admin: Client, real_crds: Path | None) -> dict[str, dict[str, Any]]:
+    """Install the CRDs of KEDA and KServe (real ones where given) and our own, by name.
+
+    There is no stand-in for KServe's: without the folder nothing of it is installed.
+    """
+    files = [ROOT / "deploy" / "crd.yaml", ROOT / "tests" / "data" / "crds" / "scaledobject.yaml"]
+    if real_crds is not None:
+        kserve = real_crds / "kserve" / "full" / "serving.kserve.io_inferenceservices.yaml"
+        files[1:] = [real_crds / "keda" / "bases" / "keda.sh_scaledobjects.yaml", kserve]
     definitions: dict[str, dict[str, Any]] = {}
-    for path in (scaled_object, ROOT / "deploy" / "crd.yaml"):
+    for path in files:
         for document in yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader):
             if document:
                 definitions[document["metadata"]["name"]] = document

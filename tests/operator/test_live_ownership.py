@@ -5,28 +5,65 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from lightkube import Client
 from lightkube.generic_resource import create_namespaced_resource
 
 pytestmark = pytest.mark.servers
 
 ScaledObject = create_namespaced_resource("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects")
 
-OWNER = {
-    "apiVersion": "serving.kserve.io/v1beta1",
-    "kind": "InferenceService",
-    "name": "llm",
-    "uid": "6f1d3c1a-0000-4000-8000-000000000000",
-    "controller": True,
-}
+InferenceService = create_namespaced_resource(
+    "serving.kserve.io", "v1beta1", "InferenceService", "inferenceservices"
+)
+
+
+@pytest.fixture
+def owner(site: Any, kube_admin: Client, crds: dict[str, Any]) -> dict[str, Any]:
+    """Return the reference to an InferenceService: a real one where KServe's CRD is given."""
+    uid = "6f1d3c1a-0000-4000-8000-000000000000"
+    if "inferenceservices.serving.kserve.io" in crds:
+        uid = kube_admin.create(InferenceService(_service(site.namespace))).metadata.uid
+    # As KServe's reconciler sets it.
+    return {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "name": "llm",
+        "uid": uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def _service(namespace: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {
+            "name": "llm",
+            "namespace": namespace,
+            "annotations": {"serving.kserve.io/autoscalerClass": "keda"},
+        },
+        "spec": {
+            "predictor": {
+                "minReplicas": 1,
+                "maxReplicas": 6,
+                "model": {
+                    "modelFormat": {"name": "huggingface"},
+                    "storageUri": "hf://meta-llama/Llama-3.1-8B",
+                },
+            }
+        },
+    }
 
 
 def test_what_a_controller_owns_is_reported_and_not_patched(
-    site: Any, planner: Any, start_operator: Any
+    site: Any, planner: Any, start_operator: Any, owner: dict[str, Any]
 ) -> None:
-    site.add("owned", replicas=2, maximum=6, ownerReferences=[OWNER])
+    site.add("owned", replicas=2, maximum=6, ownerReferences=[owner])
     site.add("chat", maximum=10)
     planner.allow("owned", 1)
     planner.allow("chat", 2)
+    version = site.versions()["owned"]
     start_operator()
 
     cap = site.cap(watts=1000)
@@ -34,6 +71,7 @@ def test_what_a_controller_owns_is_reported_and_not_patched(
     site.cycles(cap, 2)
 
     assert site.maximum("owned") == 6
+    assert site.versions()["owned"] == version
     target = site.target(cap, "owned")
     assert target["state"] == "OwnedElsewhere"
     assert "InferenceService/llm" in target["reason"]
@@ -41,6 +79,30 @@ def test_what_a_controller_owns_is_reported_and_not_patched(
     assert asked["owned"].is_fixed_charge
     assert (asked["owned"].allowed_replicas, asked["owned"].present_replicas) == (6, 2)
     assert site.status(cap)["managedTargets"] == "1/2"
+
+
+def test_kserves_own_crd_takes_the_service_and_nobody_writes_it(
+    site: Any,
+    planner: Any,
+    start_operator: Any,
+    owner: dict[str, Any],
+    kube_admin: Client,
+    crds: dict[str, Any],
+) -> None:
+    if "inferenceservices.serving.kserve.io" not in crds:
+        pytest.skip("POWERCAP_TEST_CRDS names no folder with KServe's CRDs")
+    site.add("owned", replicas=2, maximum=6, ownerReferences=[owner])
+    before = kube_admin.get(InferenceService, "llm", namespace=site.namespace)
+    start_operator()
+
+    cap = site.cap(watts=1000)
+    site.wait(lambda: site.target(cap, "owned").get("state") == "OwnedElsewhere", "it is reported")
+    site.cycles(cap, 2)
+
+    after = kube_admin.get(InferenceService, "llm", namespace=site.namespace)
+    assert after.metadata.resourceVersion == before.metadata.resourceVersion
+    # Its owner is there, so the garbage collector keeps it, and its user's maximum stays.
+    assert after.spec["predictor"]["maxReplicas"] == site.maximum("owned") == 6
 
 
 def test_what_keda_pauses_is_charged_and_not_patched(
