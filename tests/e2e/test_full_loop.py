@@ -95,7 +95,7 @@ def applied(world: Any) -> bool:
 def test_the_maxima_are_the_brute_force_optimum_under_the_cap(world):
     world.create_cap(NAME, watts=TIGHT_WATTS, **EXACT)
 
-    world.wait(lambda: applied(world), "the plan to be in force", seconds=120)
+    world.wait(lambda: applied(world), "the plan to be in force")
 
     status, maxima = world.status(NAME), world.maxima()
     problem, _ = world.recorded(status["plan"]["id"])
@@ -151,7 +151,7 @@ def test_measured_watts_come_from_the_live_scrapes(world):
         return abs(measured - true_watts) < 0.05 * true_watts
 
     # A mean over the cap's window: it is what is drawn once the lowered pods are gone so long.
-    world.wait(is_measured, "the measured watts to be those drawn", seconds=150)
+    world.wait(is_measured, "the measured watts to be those drawn")
 
     measured = world.status(NAME)["measuredWatts"]
     assert measured["source"] == "dcgm+kepler"
@@ -167,7 +167,6 @@ def test_a_lower_cap_lowers_the_maxima(world):
     world.wait(
         lambda: applied(world) and sum(world.maxima().values()) < sum(before.values()),
         "the maxima to fall",
-        seconds=120,
     )
 
     assert world.status(NAME)["chargedWatts"] <= TIGHTER_WATTS
@@ -182,9 +181,7 @@ def test_what_is_raised_was_first_freed(world):
     target = {"namespace": "serving", "name": raised, "weight": 50.0}
     world.patch_cap(NAME, {"targets": [target]})
     world.wait(
-        lambda: applied(world) and world.maxima()[raised] > before[raised],
-        f"{raised} to rise",
-        seconds=150,
+        lambda: applied(world) and world.maxima()[raised] > before[raised], f"{raised} to rise"
     )
 
     after = world.maxima()
@@ -195,12 +192,12 @@ def test_what_is_raised_was_first_freed(world):
 def test_an_ample_cap_gives_the_users_values_back(world):
     world.patch_cap(NAME, {"cap": {"watts": AMPLE_WATTS}, "targets": None})
 
-    world.wait(lambda: world.maxima() == world.user_maxima, "the users' maxima", seconds=120)
+    world.wait(lambda: world.maxima() == world.user_maxima, "the users' maxima")
 
 
 def test_deleting_the_cap_gives_the_users_values_back(world):
     world.patch_cap(NAME, {"cap": {"watts": TIGHT_WATTS}})
-    world.wait(lambda: world.maxima() != world.user_maxima, "the maxima to fall", seconds=120)
+    world.wait(lambda: world.maxima() != world.user_maxima, "the maxima to fall")
 
     world.delete_cap(NAME)
 
@@ -209,7 +206,7 @@ def test_deleting_the_cap_gives_the_users_values_back(world):
 
 def test_a_killed_planner_raises_nothing_and_ends_in_the_safe_maxima(world):
     world.create_cap(NAME, watts=TIGHT_WATTS, **EXACT)
-    world.wait(lambda: applied(world), "the plan to be in force", seconds=120)
+    world.wait(lambda: applied(world), "the plan to be in force")
     before = world.maxima()
     status = world.status(NAME)
     safe = {target["name"]: target["safeMax"] for target in status["targets"]}
@@ -264,7 +261,6 @@ def test_the_planner_comes_back_and_the_plan_is_in_force_again(world):
             world.condition(NAME, "PlannerReachable").get("status") == "True" and applied(world)
         ),
         "the plan to be in force again",
-        seconds=120,
     )
 
     assert world.status(NAME)["chargedWatts"] <= TIGHT_WATTS
