@@ -38,7 +38,7 @@ def gather_inputs(
 
     Raises:
         RequestError: when a target is not known to anybody.
-        DataMissingError: when no target has usable data.
+        DataMissingError: when no target has usable data, or nothing bounds the unmanaged watts.
     """
     if not request.targets:
         raise RequestError("deployments", "is empty; accepted: at least one")
