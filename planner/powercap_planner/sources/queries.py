@@ -9,7 +9,11 @@ parts it has, so that a part that is missing makes the sum missing, never smalle
 
 from __future__ import annotations
 
-from powercap_planner.sources.meter_queries import cluster_queries, meter_queries
+from powercap_planner.sources.meter_queries import (
+    cluster_queries,
+    device_queries,
+    meter_queries,
+)
 from powercap_planner.sources.promql import (
     GPU_WATTS,
     RUNNING_REQUESTS,
@@ -71,6 +75,7 @@ def all_queries(make: Expressions) -> tuple[Query, ...]:
         inventory(),
         *workload_queries(make),
         *cluster_queries(make),
+        *device_queries(make),
         *meter_queries(make),
     )
 
