@@ -61,6 +61,9 @@ class PrometheusConfig:
     """Older power samples are not used, s."""
     remember_seconds: float = 86400.0
     """A GPU or host that falls silent is expected for so long unless its node is gone, s."""
+    remember_maximum_seconds: float = 86400.0 * 30
+    """The user's maximum of a request that states none is the highest that the autoscaler had
+    within this time, s: clients write lower ones."""
     assumed_host_watts_per_node: float | None = None
     """Charged for each host with GPUs that Kepler does not report, whatever it does, W; without
     any Kepler (cloud VMs) it must be stated, else 800 W."""
@@ -121,7 +124,14 @@ class ServeConfig:
         """
         for name in ("history", "step", "refresh", "refit", "stale_after"):
             _require_positive(f"{name}_seconds", getattr(self, f"{name}_seconds"))
-        for name in ("timeout", "rate_window", "power_window", "stale_after", "remember"):
+        for name in (
+            "timeout",
+            "rate_window",
+            "power_window",
+            "stale_after",
+            "remember",
+            "remember_maximum",
+        ):
             value = getattr(self.prometheus, f"{name}_seconds")
             _require_positive(f"prometheus.{name}_seconds", value)
         if self.step_seconds != int(self.step_seconds):

@@ -403,6 +403,16 @@ def test_no_known_maximum_never_raises():
     assert any(one.reason == "MaximumUnknown" for one in outcome.findings)
 
 
+def test_without_an_autoscaler_a_bare_request_gets_back_the_replicas_that_once_were():
+    present = np.array([4.0] * (LENGTH - 60) + [1.0] * 60)
+    lowered = deployment("a", max_replicas=None, present_replicas=present)
+
+    outcome = plan(cluster(lowered))
+
+    assert outcome.targets[0].replicas == 4
+    assert any(one.reason == "MaximumUnknown" for one in outcome.findings)
+
+
 def test_a_cap_below_the_lowest_draw_gives_the_lowest_and_says_so():
     outcome = plan(cluster(deployment("a"), deployment("b", seed=1)), cap=BASE)
 

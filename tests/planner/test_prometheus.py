@@ -340,6 +340,19 @@ def test_older_name_of_inter_token_latency_is_read(server, end):
     np.testing.assert_allclose(by_name(observation)["alpha"].itl_p95_seconds, 0.95, rtol=1e-3)
 
 
+def test_maximum_is_the_highest_there_was_and_not_what_was_written_since(server, end):
+    def lowered(labels: Labels, points: Points) -> Points:
+        if not labels["__name__"].endswith("spec_max_replicas"):
+            return points
+        return [(at, 6.0 if at < end - 600 else 2.0) for at, _ in points]
+
+    server.write([(labels, lowered(labels, points)) for labels, points in cluster(end)])
+
+    observation = observe(server, end)
+
+    assert by_name(observation)["alpha"].max_replicas == 6
+
+
 def test_copies_of_kube_state_metrics_change_nothing(server, end):
     server.write(cluster(end, copies=2))
 

@@ -28,7 +28,7 @@ _INSTANT = frozenset(
     {
         "gpu_sample_time",
         "min_replicas",
-        "max_replicas",
+        "highest_max_replicas",
         "gpu_count",
         "gpu_values_dropped",
         "gpus_shared",
@@ -82,6 +82,7 @@ class PrometheusMetricsSource:
             labels=self._config.labels,
             rate_seconds=math.ceil(self._config.rate_window_seconds),
             remember_seconds=math.ceil(self._config.remember_seconds),
+            remember_maximum_seconds=math.ceil(self._config.remember_maximum_seconds),
         )
         # One step more at the front: the growth of the queue needs what was before.
         history = History(start_seconds=now - step * length, step_seconds=step, length=length + 1)

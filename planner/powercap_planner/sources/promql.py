@@ -21,6 +21,8 @@ MOMENTS = 10
 LEAST_MOMENTS = 4
 LEAST_MOMENT_SECONDS = 15
 """Exporters are scraped about this often: closer moments tell nothing more, s."""
+MAXIMUM_STEP_SECONDS = 3600
+"""Maxima are looked for in the past this often, s."""
 MEMORY_STEP_SECONDS = 300
 """Devices are looked for in the past this often, s: as far as Prometheus looks back itself."""
 
@@ -58,6 +60,8 @@ class Expressions:
     """Window of rates that are taken at each moment of ``over_window``, s."""
     remember_seconds: int = 86400
     """A device that falls silent is expected for so long, s."""
+    remember_maximum_seconds: int = 2_592_000
+    """The highest maximum of an autoscaler counts for so long, s."""
 
     @property
     def window(self) -> str:
@@ -76,6 +80,11 @@ class Expressions:
     def memory(self) -> str:
         """The time that devices are remembered, as a subquery."""
         return f"[{self.remember_seconds}s:{MEMORY_STEP_SECONDS}s]"
+
+    @property
+    def maximum_memory(self) -> str:
+        """The time that maxima are remembered, as a subquery."""
+        return f"[{self.remember_maximum_seconds}s:{MAXIMUM_STEP_SECONDS}s]"
 
     def over_window(self, expression: str) -> str:
         """Return the mean of an expression over the window's moments; absent counts as nothing.

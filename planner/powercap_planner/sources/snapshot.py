@@ -128,7 +128,7 @@ class Snapshot:
             ttft_p95_seconds=history.of("ttft_p95_seconds", key)[1:],
             itl_p95_seconds=history.of("itl_p95_seconds", key)[1:],
             min_replicas=self._whole_now("min_replicas", key),
-            max_replicas=self._whole_now("max_replicas", key),
+            max_replicas=self._highest_maximum(key),
         )
 
     def _power(self, key: Key, *, ready: FloatArray, present: FloatArray) -> FloatArray:
@@ -216,6 +216,12 @@ class Snapshot:
 
     def _whole_now(self, name: str, key: Key) -> int | None:
         return _whole(_value_of(self._instants[name], key))
+
+    def _highest_maximum(self, key: Key) -> int | None:
+        seen = self._history.of("max_replicas", key)
+        longer = _value_of(self._instants["highest_max_replicas"], key)
+        seen = np.append(seen, np.nan if longer is None else longer)
+        return round(np.nanmax(seen)) if np.isfinite(seen).any() else None
 
     def _host_idle_watts(self) -> float:
         if self._flavour is KeplerFlavour.NONE:

@@ -223,7 +223,7 @@ class Deployment(_message.Message):
     min_replicas: _builtins.int
     """Least replicas the plan may allow (a floor); unset means 1, for ceilings at least 1."""
     max_replicas: _builtins.int
-    """The user's own maximum; unset means what the autoscaler's metrics say."""
+    """The user's own maximum; unset means the highest that the autoscaler's metrics say of 30 days."""
     weight: _builtins.float
     """Value of a served token relative to others of the same kind, more than 0; unset means 1."""
     priority: _builtins.int
