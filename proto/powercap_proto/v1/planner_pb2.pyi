@@ -470,7 +470,7 @@ class CapResult(_message.Message):
     shadow_price_high: _builtins.float
     is_binding: _builtins.bool
     least_cap_watts: _builtins.float
-    """Least cap at the meter that would keep every floor; 0 when none yielded."""
+    """Least cap at the meter that would keep every floor; 0 when all are kept or it is not known."""
     def __init__(
         self,
         *,
