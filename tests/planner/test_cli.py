@@ -561,3 +561,20 @@ def test_the_installed_command_runs_and_does_not_import_matplotlib(folder):
     )
 
     assert done.stdout.splitlines()[-1] == "False 0"
+
+
+@pytest.mark.parametrize("name", ["plan", "solve", "verify", "fit", "simulate"])
+def test_examples_of_the_help_can_be_copied_line_by_line(powercap, monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "50")
+    command = cli.make_app(asked=name).registered_commands[0].callback
+    examples = [
+        line.strip()
+        for line in (command.__doc__ or "").splitlines()
+        if line.strip().startswith("powercap ")
+    ]
+
+    _, out, _ = powercap(name, "--help")
+
+    assert examples
+    shown = [line.strip() for line in out.splitlines()]
+    assert [line for line in examples if line not in shown] == []
