@@ -175,6 +175,7 @@ COMMON = [
     expected("gpus_valued", {"": 3}),
     expected("gpus_known", {"": 4}),
     expected("gpu_hosts", {'node="n1"': 4}),
+    expected("silent_gpus", {}),
     expected("kube_gpus", {'node="n1"': 5}),
     expected("nodes", {'node="n1"': 1, 'node="n2"': 1}),
     # No servers are scraped: an empty answer, not a zero.

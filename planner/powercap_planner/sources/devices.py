@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from powercap_planner.observations import Finding
 from powercap_planner.sources.prometheus_api import Series
+from powercap_planner.sources.promql import GPU_WATTS_LIMIT
 
 ASSUMED_HOST_WATTS = 800.0
 """Charged for a host with GPUs that Kepler does not report where nothing else is stated: two
@@ -30,9 +31,23 @@ class Devices:
     gpu_hosts: tuple[str, ...]
     """Hosts with GPUs, by dcgm-exporter or kube-state-metrics."""
     hosts_without_kepler: tuple[str, ...]
-    """Of these, those that Kepler did not report within the time that devices are remembered."""
+    """Of these, those that Kepler did not report within the time that they are remembered."""
     unreported_gpus: Mapping[str, int]
     """By node: GPUs that Kubernetes counts and dcgm-exporter does not report."""
+    silent_gpus: tuple[Series, ...]
+    """Watts of the GPUs that exist and have been silent for over an hour."""
+    silent_hosts: tuple[Series, ...]
+
+    @property
+    def silent_gpu_watts(self) -> tuple[float, ...]:
+        """The most each long silent GPU drew, W; one that reported what cannot be is left out."""
+        watts = (one.points[0][1] for one in self.silent_gpus)
+        return tuple(one for one in watts if 0 <= one <= GPU_WATTS_LIMIT)
+
+    @property
+    def silent_host_watts(self) -> tuple[float, ...]:
+        """The most each long silent host drew, W."""
+        return tuple(one.points[0][1] for one in self.silent_hosts)
 
     @property
     def unreported_count(self) -> int:
@@ -59,9 +74,14 @@ def compare(
     gpu_hosts: tuple[Series, ...],
     kube_gpus: tuple[Series, ...],
     kepler_hosts: tuple[Series, ...],
+    silent_gpus: tuple[Series, ...] = (),
+    silent_hosts: tuple[Series, ...] = (),
 ) -> Devices:
     """Return what the answers of the queries with these names say together."""
     reported, counted = _by_node(gpu_hosts), _by_node(kube_gpus)
+    for one in silent_gpus:
+        node = short_name(one.labels.get("node", ""))
+        reported[node] = reported.get(node, 0) + 1
     if counted and reported and not counted.keys() & reported.keys():
         # The names are of two kinds and cannot be joined: only their sums compare.
         missing = {"cluster": _missing(sum(counted.values()), sum(reported.values()))}
@@ -69,7 +89,7 @@ def compare(
     else:
         missing = {node: _missing(count, reported.get(node, 0)) for node, count in counted.items()}
         hosts = {*counted, *reported}
-    measured = set(_by_node(kepler_hosts))
+    measured = {*_by_node(kepler_hosts), *_by_node(silent_hosts)}
     without = sorted(hosts - measured)
     if len(without) == len(hosts) and measured:
         # None of the names is the same: as many are missing as there are fewer.
@@ -78,6 +98,8 @@ def compare(
         gpu_hosts=tuple(sorted(hosts)),
         hosts_without_kepler=tuple(without),
         unreported_gpus={node: count for node, count in sorted(missing.items()) if count},
+        silent_gpus=silent_gpus,
+        silent_hosts=silent_hosts,
     )
 
 

@@ -22,9 +22,9 @@ def cluster_queries(make: Expressions) -> tuple[Query, ...]:
     return (
         Query(
             name="gpu_count",
-            promql=f"count by ({model}) ({make.gpu_remembered(model)})",
+            promql=f"count by ({model}) ({make.gpu_lately(model)})",
             unit="GPUs",
-            why="GPUs that exist by type, one per UUID (MIG repeats a device), silent ones too.",
+            why="GPUs of the last hour by type, one per UUID (MIG repeats a device).",
         ),
         Query(
             name="parked_gpu_watts",
@@ -86,14 +86,19 @@ def cluster_queries(make: Expressions) -> tuple[Query, ...]:
 
 def device_queries(make: Expressions) -> tuple[Query, ...]:
     """Return the queries about which GPUs and hosts exist, by node."""
-    uuid = make.labels.gpu_uuid
-    hosts = f"{make.node_host(idle=False)} or {make.node_host_remembered()}"
+    hosts = f"{make.node_host(idle=False)} or {make.node_host_lately()}"
     return (
         Query(
             name="gpu_hosts",
-            promql=f"count by (node) ({make.gpu_remembered('node')})",
+            promql=f"count by (node) ({make.gpu_lately('node')})",
             unit="GPUs",
-            why=f"GPUs of each host by dcgm-exporter, one per {uuid}, silent ones too.",
+            why="GPUs of each host in the last hour by dcgm-exporter.",
+        ),
+        Query(
+            name="silent_gpus",
+            promql=make.gpu_long_silent("node", make.labels.gpu_model),
+            unit="W",
+            why="The most of each GPU that has been silent for over an hour and still exists.",
         ),
         Query(
             name="kube_gpus",
@@ -105,7 +110,13 @@ def device_queries(make: Expressions) -> tuple[Query, ...]:
             name="kepler_hosts",
             promql=f"count by (node) ({hosts})",
             unit="nodes",
-            why="Hosts that Kepler reports, silent ones too: others are charged as assumed.",
+            why="Hosts that Kepler reports; others are charged as assumed.",
+        ),
+        Query(
+            name="silent_hosts",
+            promql=make.node_host_long_silent(),
+            unit="W",
+            why="The most of each host that has been silent for over an hour and still exists.",
         ),
     )
 
@@ -115,14 +126,14 @@ def meter_queries(make: Expressions) -> tuple[Query, ...]:
     uuid = make.labels.gpu_uuid
     devices = make.gpu_devices_mean()
     hosts = make.node_host(idle=False)
-    valued = f"{devices} or {in_range(make.gpu_remembered(), GPU_WATTS_LIMIT)}"
-    hosts_valued = f"{hosts} or {make.node_host_remembered()}"
+    valued = f"{devices} or {in_range(make.gpu_lately(), GPU_WATTS_LIMIT)}"
+    hosts_valued = f"{hosts} or {make.node_host_lately()}"
     return (
         Query(
             name="gpu_total_watts",
             promql=f"sum({valued})",
             unit="W",
-            why="All GPUs; one that fell silent counts with the most it drew before.",
+            why="All GPUs; one that fell silent counts with its last hour's maximum.",
         ),
         Query(
             name="gpus_measured_now",
@@ -138,9 +149,9 @@ def meter_queries(make: Expressions) -> tuple[Query, ...]:
         ),
         Query(
             name="gpus_known",
-            promql=f"count({devices} or {make.gpu_remembered()})",
+            promql=f"count({devices} or {make.gpu_lately()})",
             unit="GPUs",
-            why="GPUs that exist: more than valued, and no total is given.",
+            why="GPUs seen in the last hour: more than valued, and no total is given.",
         ),
         Query(
             name="oldest_gpu_sample",
@@ -152,7 +163,7 @@ def meter_queries(make: Expressions) -> tuple[Query, ...]:
             name="host_total_watts",
             promql=f"sum({hosts_valued})",
             unit="W",
-            why="All hosts; one that fell silent counts with the most it drew before.",
+            why="All hosts; one that fell silent counts with its last hour's maximum.",
         ),
         Query(
             name="hosts_measured_now",

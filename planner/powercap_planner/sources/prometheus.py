@@ -37,6 +37,10 @@ _INSTANT = frozenset(
 """Asked at the end of the history only; the others over its whole length."""
 
 
+_DEVICES_SECONDS = 60.0
+"""Which devices exist is asked again this often, s."""
+
+
 class PrometheusMetricsSource:
     """Observes one cluster through its Prometheus.
 
@@ -50,6 +54,7 @@ class PrometheusMetricsSource:
         self._history_api = PrometheusApi(config)
         self._meter_api = PrometheusApi(config)
         self._meter_lock = threading.Lock()
+        self._known_devices: tuple[float, devices.Devices] | None = None
 
     @property
     def name(self) -> str:
@@ -104,7 +109,7 @@ class PrometheusMetricsSource:
             now=now,
             history=history,
             instants=instants,
-            existing=_existing(api, make, at_seconds=now),
+            existing=self._existing(api, make, at_seconds=now),
         )
         observation = snapshot.observation()
         try:
@@ -148,8 +153,24 @@ class PrometheusMetricsSource:
                 query.name: scalar(api.instant(query.promql, at_seconds=at))
                 for query in meter_queries(make)
             }
-            existing = _existing(api, make, at_seconds=at)
+            existing = self._existing(api, make, at_seconds=at)
         return _reading(values, existing=existing, flavour=flavour, config=self._config)
+
+    def _existing(
+        self, api: PrometheusApi, make: Expressions, *, at_seconds: float
+    ) -> devices.Devices:
+        """Return which devices exist, as of a minute ago at most: it takes reading a day."""
+        found = self._known_devices
+        if found is None or not 0 <= at_seconds - found[0] < _DEVICES_SECONDS:
+            existing = devices.compare(
+                **{
+                    query.name: api.instant(query.promql, at_seconds=at_seconds)
+                    for query in device_queries(make)
+                }
+            )
+            found = (at_seconds, existing)
+            self._known_devices = found
+        return found[1]
 
     def _missing(self, names: set[str], flavour: KeplerFlavour) -> list[Finding]:
         """Return a finding for each absent metric; raise for those that nothing replaces."""
@@ -181,15 +202,6 @@ class PrometheusMetricsSource:
         return findings
 
 
-def _existing(api: PrometheusApi, make: Expressions, *, at_seconds: float) -> devices.Devices:
-    return devices.compare(
-        **{
-            query.name: api.instant(query.promql, at_seconds=at_seconds)
-            for query in device_queries(make)
-        }
-    )
-
-
 def _reading(
     values: dict[str, float | None],
     *,
@@ -198,12 +210,14 @@ def _reading(
     config: PrometheusConfig,
 ) -> Reading | None:
     gpu, measured_at = values["gpu_total_watts"], values["oldest_gpu_sample"]
-    if not values["gpus_known"]:
+    if not (values["gpus_known"] or existing.silent_gpus):
         return None
     _require_all_gpus(values, existing)
     if gpu is None or measured_at is None:
         raise DataMissingError("no GPU is measured now")
+    gpu += math.fsum(existing.silent_gpu_watts)
     silent = round((values["gpus_known"] or 0) - (values["gpus_measured_now"] or 0))
+    silent += len(existing.silent_gpus)
     notes = [f"{silent} silent GPUs at the most they drew before"] if silent else []
     without = len(existing.hosts_without_kepler)
     host, source = without * assumed_host_watts(config), "dcgm+assumed hosts"
@@ -217,9 +231,11 @@ def _reading(
         measured, host_at = values["host_total_watts"], values["oldest_host_sample"]
         if measured is None or host_at is None:
             raise DataMissingError("Kepler's host watts are not measured now")
-        host, source = host + measured, "dcgm+kepler"
+        host += measured + math.fsum(existing.silent_host_watts)
+        source = "dcgm+kepler"
         measured_at = min(measured_at, host_at)
         silent = round((values["hosts_valued"] or 0) - (values["hosts_measured_now"] or 0))
+        silent += len(existing.silent_hosts)
         if silent:
             notes.append(f"{silent} silent hosts at the most they drew before")
         if without:
@@ -233,7 +249,8 @@ def _reading(
 
 def _require_all_gpus(values: dict[str, float | None], existing: devices.Devices) -> None:
     """Raise where a GPU that exists has no value: a part is not taken for the whole."""
-    known, valued = round(values["gpus_known"] or 0), round(values["gpus_valued"] or 0)
+    known = round(values["gpus_known"] or 0) + len(existing.silent_gpus)
+    valued = round(values["gpus_valued"] or 0) + len(existing.silent_gpu_watts)
     if valued != known:
         raise DataMissingError(
             f"watts of {valued} of {known} GPUs are measured; the others report what cannot be"

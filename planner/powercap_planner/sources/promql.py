@@ -23,8 +23,8 @@ LEAST_MOMENT_SECONDS = 15
 """Exporters are scraped about this often: closer moments tell nothing more, s."""
 MAXIMUM_STEP_SECONDS = 3600
 """Maxima are looked for in the past this often, s."""
-MEMORY_STEP_SECONDS = 300
-"""Devices are looked for in the past this often, s: as far as Prometheus looks back itself."""
+MEMORY_STEP_SECONDS = 900
+"""Devices that have been silent for over an hour are looked for this often, s."""
 
 
 GPU_WATTS = "DCGM_FI_DEV_POWER_USAGE"
@@ -166,24 +166,28 @@ class Expressions:
         """Watts now of each device with the node it is on."""
         return f"max by ({self.labels.gpu_uuid}, node) ({_on_node(gpu_now(GPU_WATTS))})"
 
-    def gpu_remembered(self, *keep: str) -> str:
-        """Return the most watts of each device that is remembered, unless its node is gone."""
-        # Whole resolution for the hour; five minutes apart is enough to know what exists.
-        hour = self._not_gone(f"max_over_time({GPU_WATTS}[1h])", *keep)
-        longer = self._not_gone(f"max_over_time({GPU_WATTS}{self.memory})", *keep)
-        return f"({hour} or {longer})"
+    def gpu_lately(self, *keep: str) -> str:
+        """Return the most watts of each device in the last hour, unless its node is gone."""
+        return self._not_gone(f"max_over_time({GPU_WATTS}[1h])", "[1h]", *keep)
 
-    def _not_gone(self, of_devices: str, *keep: str) -> str:
+    def gpu_long_silent(self, *keep: str) -> str:
+        """Return the same of devices that are remembered and were not seen in the last hour."""
+        # A day of all series is slow to read: asked apart, and not each time.
+        longer = self._not_gone(f"max_over_time({GPU_WATTS}{self.memory})", self.memory, *keep)
+        return f"{longer} unless on ({self.labels.gpu_uuid}) max_over_time({GPU_WATTS}[1h])"
+
+    def _not_gone(self, of_devices: str, span: str, *keep: str) -> str:
         labels = ", ".join((self.labels.gpu_uuid, *keep))
-        return f"max by ({labels}) ({_on_node(of_devices)} unless on (node) ({self.gone_nodes()}))"
+        gone = self.gone_nodes(span)
+        return f"max by ({labels}) ({_on_node(of_devices)} unless on (node) ({gone}))"
 
     def nodes(self) -> str:
         """Return {node} = 1 for each node of Kubernetes."""
         return f"max by (node) ({renamed('kube_node_info', node=self.labels.kube_node)})"
 
-    def gone_nodes(self) -> str:
+    def gone_nodes(self, span: str) -> str:
         """Return the nodes that kube-state-metrics knew and no longer knows, while it answers."""
-        before = renamed(f"max_over_time(kube_node_info{self.memory})", node=self.labels.kube_node)
+        before = renamed(f"max_over_time(kube_node_info{span})", node=self.labels.kube_node)
         return (
             f"max by (node) ({before}) unless on (node) {self.nodes()} "
             "and on () count(kube_node_info)"
@@ -247,16 +251,24 @@ class Expressions:
             of_part = f"avg_over_time({metric}{zone}[{self.window}])"
         return self._summed_by_node(of_part)
 
-    def node_host_remembered(self) -> str:
-        """Return the most watts of each host that is remembered, unless its node is gone."""
+    def node_host_lately(self) -> str:
+        """Return the most watts of each host in the last hour, unless its node is gone."""
+        span = "[1h:1m]" if self.flavour is KeplerFlavour.LEGACY else "[1h]"
+        return f"({self._most_by_node(span)} unless on (node) ({self.gone_nodes('[1h]')}))"
+
+    def node_host_long_silent(self) -> str:
+        """Return the same of hosts that are remembered and were not seen in the last hour."""
+        span = "[1h:1m]" if self.flavour is KeplerFlavour.LEGACY else "[1h]"
+        return (
+            f"{self._most_by_node(self.memory)} unless on (node) {self._most_by_node(span)} "
+            f"unless on (node) ({self.gone_nodes(self.memory)})"
+        )
+
+    def _most_by_node(self, span: str) -> str:
+        of_part = self.node_metric()
         if self.flavour is KeplerFlavour.LEGACY:
-            rate = f"rate({self.node_metric()}[{self.rate_seconds}s])"
-            hour, longer = f"max_over_time({rate}[1h:1m])", f"max_over_time({rate}{self.memory})"
-        else:
-            hour = f"max_over_time({self.node_metric()}[1h])"
-            longer = f"max_over_time({self.node_metric()}{self.memory})"
-        most = f"{self._summed_by_node(hour)} or {self._summed_by_node(longer)}"
-        return f"(({most}) unless on (node) ({self.gone_nodes()}))"
+            of_part = f"rate({of_part}[{self.rate_seconds}s])"
+        return self._summed_by_node(f"max_over_time({of_part}{span})")
 
     def node_host_stamp(self) -> str:
         """Return the time of each host's latest sample by node."""

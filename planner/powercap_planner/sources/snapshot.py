@@ -90,6 +90,9 @@ class Snapshot:
             if (watts := median_finite(history.of("parked_gpu_watts", key, (model,)))) is not None
         }
         existing = self._existing
+        for one in existing.silent_gpus:
+            name = one.labels.get(model, "")
+            gpu_count[name] = gpu_count.get(name, 0) + 1
         if existing.unreported_count:
             gpu_count[UNREPORTED_GPU] = existing.unreported_count
         return ClusterObservation(
