@@ -30,6 +30,7 @@ class PrometheusLabels:
     kube_namespace: str = "namespace"
     """Of kube-state-metrics; ``exported_namespace`` when scraped without honorLabels."""
     kube_pod: str = "pod"
+    kube_node: str = "node"
     serving_namespace: str = "namespace"
     """Of the inference servers' own metrics."""
     serving_pod: str = "pod"
@@ -58,9 +59,14 @@ class PrometheusConfig:
     """Least window of the measured total, s."""
     stale_after_seconds: float = 180.0
     """Older power samples are not used, s."""
+    remember_seconds: float = 86400.0
+    """A GPU or host that falls silent is expected for so long unless its node is gone, s."""
+    remember_maximum_seconds: float = 86400.0 * 30
+    """The user's maximum of a request that states none is the highest that the autoscaler had
+    within this time, s: clients write lower ones."""
     assumed_host_watts_per_node: float | None = None
-    """For clusters without Kepler (cloud VMs): charged for each host with GPUs, whatever it
-    does, W."""
+    """Charged for each host with GPUs that Kepler does not report, whatever it does, W; without
+    any Kepler (cloud VMs) it must be stated, else 800 W."""
     labels: PrometheusLabels = field(default_factory=PrometheusLabels)
 
 
@@ -118,7 +124,14 @@ class ServeConfig:
         """
         for name in ("history", "step", "refresh", "refit", "stale_after"):
             _require_positive(f"{name}_seconds", getattr(self, f"{name}_seconds"))
-        for name in ("timeout", "rate_window", "power_window", "stale_after"):
+        for name in (
+            "timeout",
+            "rate_window",
+            "power_window",
+            "stale_after",
+            "remember",
+            "remember_maximum",
+        ):
             value = getattr(self.prometheus, f"{name}_seconds")
             _require_positive(f"prometheus.{name}_seconds", value)
         if self.step_seconds != int(self.step_seconds):

@@ -142,6 +142,7 @@ def response_from_status(status: PlannerStatus) -> pb.GetStatusResponse:
             )
         ],
         models=[_model(key, model) for key, model in sorted(status.models.items())],
+        findings=[_finding(one) for one in status.findings],
     )
 
 

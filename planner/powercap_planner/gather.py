@@ -38,7 +38,7 @@ def gather_inputs(
 
     Raises:
         RequestError: when a target is not known to anybody.
-        DataMissingError: when no target has usable data.
+        DataMissingError: when no target has usable data, or nothing bounds the unmanaged watts.
     """
     if not request.targets:
         raise RequestError("deployments", "is empty; accepted: at least one")
@@ -102,12 +102,14 @@ def _target(
     findings: list[Finding] = []
     allowed = spec.allowed_replicas
     if maximum is None:
-        if not (allowed or present):
+        # A caller that says nothing is allowed writes its answers down: it gets back what was.
+        once = _most(one.present_replicas) if one is not None and allowed is None else 0
+        maximum = max(allowed or 0, present or 0, once)
+        if not maximum:
             raise DataMissingError(
                 f"{spec.key}: neither its maximum nor its replicas are known; state max_replicas"
             )
-        maximum = max(allowed or 0, present or 0)
-        message = f"no maximum is known: never more than the {maximum} of now"
+        message = f"no maximum is known: never more than the {maximum} that there were"
         findings.append(Finding(reason="MaximumUnknown", message=message, deployment=spec.key))
     minimum = min(_first(spec.min_replicas, one.min_replicas if one else None, 1) or 0, maximum)
     running_minimum = _first(one.min_replicas if one else None, minimum) or 0
@@ -198,6 +200,11 @@ def _last(values: FloatArray) -> int | None:
     with np.errstate(invalid="ignore"):
         usable = values[np.isfinite(values) & (values >= 0)]
     return int(np.ceil(usable[-1])) if usable.size else None
+
+
+def _most(values: FloatArray) -> int:
+    finite = values[np.isfinite(values)]
+    return int(np.ceil(finite.max())) if finite.size else 0
 
 
 def _first(*values: int | None) -> int | None:

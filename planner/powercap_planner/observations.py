@@ -73,6 +73,7 @@ class DeploymentObservation:
     min_replicas: int | None
     """Of its autoscaler; None when there is none or it is not known."""
     max_replicas: int | None
+    """The user's own: the highest there was, where clients write lower ones."""
     replica_rule: ReplicaRule = ReplicaRule.CEILING
 
     def __post_init__(self) -> None:

@@ -207,7 +207,6 @@ def _cap_outcome(problem: PlanningProblem, plan: Plan) -> CapOutcome:
         + float(problem.unmanaged_watts[0, 0])
         + float(problem.fixed_watts[0, 0])
     )
-    least = float(plan.least_cap_watts[0, 0])
     headroom = float(plan.headroom_watts[0, 0])
     return CapOutcome(
         name=problem.domains[0],
@@ -227,5 +226,21 @@ def _cap_outcome(problem: PlanningProblem, plan: Plan) -> CapOutcome:
             and one_more_watts(problem, deployment=int(place), option=int(chosen[place])) > headroom
             for place in row
         ),
-        least_cap_watts=None if np.isnan(least) else least,
+        least_cap_watts=least_cap_watts(problem, plan, domain=0),
     )
+
+
+def least_cap_watts(problem: PlanningProblem, plan: Plan, *, domain: int) -> float | None:
+    """Return the least cap at the meter that keeps every floor of the first period, W.
+
+    None where every floor is kept, and where it is not known.
+    """
+    least = float(plan.least_cap_watts[domain, 0])
+    if not np.isnan(least):
+        return least
+    is_lowest = plan.status is PlanStatus.CAP_INFEASIBLE and len(problem.domains) == 1
+    if not is_lowest or plan.yielded_floors:
+        return None
+    # The lowest draw keeps every floor: what it is charged is the least there is.
+    charged = float(plan.upper_watts[domain, 0]) * float(problem.overhead_factor[domain])
+    return charged + float(problem.fixed_overhead_watts[domain])

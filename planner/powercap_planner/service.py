@@ -108,6 +108,7 @@ class PlannerService:
             source_error="" if error is None else str(error),
             observed_at_seconds=None if snapshot is None else snapshot.observed_at_seconds,
             models={} if snapshot is None else snapshot.models,
+            findings=() if snapshot is None else snapshot.observation.findings,
         )
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from powercap_planner.curves.model import DeploymentModel
+from powercap_planner.observations import Finding
 from powercap_planner.request import CapSpec
 
 
@@ -32,3 +33,5 @@ class PlannerStatus:
     """Empty when the last refresh worked."""
     observed_at_seconds: float | None
     models: dict[str, DeploymentModel]
+    findings: tuple[Finding, ...] = ()
+    """What the last observation lacks or assumes."""

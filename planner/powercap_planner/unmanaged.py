@@ -6,6 +6,7 @@ import numpy as np
 
 from powercap_planner.curves.model import DeploymentModel
 from powercap_planner.curves.nameplate import LARGEST, find_gpu
+from powercap_planner.errors import DataMissingError
 from powercap_planner.observations import (
     ClusterObservation,
     DeploymentObservation,
@@ -44,6 +45,10 @@ def unmanaged_watts(
 ) -> tuple[float, tuple[Finding, ...]]:
     """Return the upper unmanaged watts: the most seen lately, never below what is drawn now.
 
+    Without a total of late, those of the span that ends with the last total there is, however
+    old, and what other deployments may draw more since. Without any, all that GPUs no deployment
+    explains can draw.
+
     Args:
         observation: the history.
         models: by ``namespace/name``.
@@ -53,12 +58,16 @@ def unmanaged_watts(
             measured total too and must not be taken for unmanaged.
         now_seconds: Unix time, s.
         span_seconds: how far back to look, s.
+
+    Raises:
+        DataMissingError: nothing bounds them: no total was ever measured and the cluster's GPUs
+            are not known.
     """
-    recent = (observation.time_seconds > now_seconds - span_seconds) & (
-        observation.time_seconds <= now_seconds
-    )
-    known = np.ones(recent.size, dtype=np.bool_)
-    explained = np.zeros(recent.size)
+    time = observation.time_seconds
+    past = time <= now_seconds
+    late = past & (time > now_seconds - span_seconds)
+    known = np.ones(time.size, dtype=np.bool_)
+    explained, by_others = np.zeros(time.size), np.zeros(time.size)
     others = 0.0
     for one in observation.deployments:
         above = _above_parked(one, models[one.key])
@@ -66,21 +75,73 @@ def unmanaged_watts(
             known &= np.isfinite(above)
             explained += np.where(np.isfinite(above), above, 0.0)
         else:
-            others += _upper_of_other(one, models[one.key], above[recent])
+            by_others += np.where(np.isfinite(above), above, 0.0)
+            others += _upper_of_other(one, models[one.key], above[late])
     remainder = observation.total_watts - base - explained
-    measured = recent & np.isfinite(remainder)
+    measured = past & np.isfinite(remainder)
     if not measured.any():
-        message = f"no total measured: unmanaged watts are those of other deployments, {others:.0f}"
-        return others, (Finding(reason="TotalNotMeasured", message=message),)
+        return _never_measured(observation, models, others)
+    last_seconds = float(time[measured][-1])
+    measured &= time > min(now_seconds, last_seconds) - span_seconds
+    findings: list[Finding] = []
     certain = measured & known
-    latest = float(remainder[measured][-1])
+    upper = float(remainder[certain if certain.any() else measured].max())
     if certain.any():
         # The latest window counts even where a target's share of it is not known.
-        upper = max(float(remainder[certain].max()), latest - uncertain_watts)
-        return max(upper, others, 0.0), ()
-    message = "no window in which all targets are measured: their unknown watts count as unmanaged"
-    upper = float(remainder[measured].max())
-    return max(upper, others, 0.0), (Finding(reason="AttributionIncomplete", message=message),)
+        upper = max(upper, float(remainder[measured][-1]) - uncertain_watts)
+    else:
+        message = (
+            "no window in which all targets are measured: their unknown watts count as unmanaged"
+        )
+        findings.append(Finding(reason="AttributionIncomplete", message=message))
+    upper = max(upper, others, 0.0)
+    if not (measured & late).any():
+        # Others may have grown since: a lost total must not charge less than a measured one.
+        foreign = float((remainder - by_others)[measured].max())
+        upper = max(upper, foreign + others)
+        message = (
+            f"no total is measured for {(now_seconds - last_seconds) / 60:.0f} min: unmanaged "
+            f"watts stay at the {upper:.0f} W of then"
+        )
+        findings.append(Finding(reason="TotalNotMeasured", message=message))
+    return upper, tuple(findings)
+
+
+def _never_measured(
+    observation: ClusterObservation, models: dict[str, DeploymentModel], others: float
+) -> tuple[float, tuple[Finding, ...]]:
+    """Return what other deployments draw and what GPUs that no deployment explains can draw."""
+    if not observation.gpu_count:
+        raise DataMissingError(
+            "total_watts, gpu_count: neither is known, so that nothing bounds what others draw; "
+            "accepted: the cluster's watts of at least one window, or its GPUs by type"
+        )
+    upper = others
+    unexplained = 0
+    for name, count in observation.gpu_count.items():
+        free = max(count - _gpus_held(observation, models, name), 0)
+        gpu = find_gpu(name) or LARGEST
+        parked = observation.parked_gpu_watts.get(name, gpu.parked_watts)
+        upper += max(gpu.ceiling_watts(free) - free * parked, 0.0)
+        unexplained += free
+    message = (
+        f"the total was never measured: {unexplained} GPUs that no deployment explains count at "
+        f"their limit, unmanaged watts are taken as {upper:.0f} W"
+    )
+    return upper, (Finding(reason="UnmanagedAssumed", message=message),)
+
+
+def _gpus_held(
+    observation: ClusterObservation, models: dict[str, DeploymentModel], gpu_type: str
+) -> int:
+    """Return GPUs of a type that observed deployments hold; one not counted holds none."""
+    held = 0
+    for one in observation.deployments:
+        model = models[one.key]
+        present = one.present_replicas[np.isfinite(one.present_replicas)]
+        if model.gpu_type == gpu_type and present.size:
+            held += int(present[-1]) * model.gpus_per_replica
+    return held
 
 
 def _above_parked(one: DeploymentObservation, model: DeploymentModel) -> FloatArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import time
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,7 @@ from powercap_simulator.cluster import SimulatedCluster
 from powercap_simulator.errors import PowercapSimulatorError, ScenarioError
 from powercap_simulator.exporters import KeplerVersion
 from powercap_simulator.history import observe_history
+from powercap_simulator.keda import SYNC_SECONDS
 from powercap_simulator.live import LiveExporters, LiveRun
 from powercap_simulator.raw_history import RawHistory
 from powercap_simulator.scenario import Scenario, mixed_scenario
@@ -70,20 +72,21 @@ def simulate(
 ) -> None:
     """Emulate a GPU cluster under LLM load: write its history, or serve its exporters live.
 
-    For example:
-
+    Examples:
       powercap simulate history --hours 48 --observation observation.json
-
       powercap simulate history --remote-write http://127.0.0.1:9090/api/v1/write --until-now
-
       powercap simulate live --port 9400 --prometheus-config prometheus.yml
     """
-    options = ScrapeOptions(kepler=kepler, scrape_seconds=scrape_seconds)
     try:
+        if seed < 0:
+            raise ScenarioError(f"seed is {seed}; accepted: 0 or more")
+        options = ScrapeOptions(kepler=kepler, scrape_seconds=scrape_seconds)
         found = mixed_scenario() if scenario is None else read_scenario(scenario)
         if mode is Mode.LIVE:
             _serve(found, seed, options, host, port, speed, prometheus_config)
             return
+        if not 0 < hours < math.inf:
+            raise ScenarioError(f"hours is {hours}; accepted: more than 0")
         if until_now:
             found = found.starting_at(_whole_minute() - hours * HOUR_SECONDS)
         _write(found, seed, options, hours, observation, openmetrics, remote_write)
@@ -105,8 +108,11 @@ def _write(
         raise ScenarioError(
             "nothing to write; give --observation FILE, --openmetrics FILE or --remote-write URL"
         )
-    if not hours > 0:
-        raise ScenarioError(f"hours is {hours}; accepted: more than 0")
+    if options.scrape_seconds % SYNC_SECONDS:
+        raise ScenarioError(
+            f"scrape_seconds is {options.scrape_seconds}; accepted for history: a multiple of "
+            f"{SYNC_SECONDS:g}"
+        )
     cluster = SimulatedCluster(scenario, seed=seed)
     if openmetrics is None and remote_write is None:
         cluster.step(hours * HOUR_SECONDS)

@@ -7,8 +7,8 @@ inter-token latency.
 The built-in table is our own. Its levels are rounded and shaped after the ML.ENERGY benchmark
 (leaderboard v3 for H100 and B200, v2 for A100; Apache-2.0): power is concave with a high floor
 (batch 8 of a 8 B model already draws 430 to 490 W on an H100, a tenfold load raises that 1.4
-times), throughput saturates while latency keeps growing. A GPU with nothing on it draws 70 W
-(H100, one nvidia-smi reading). Not measured anywhere and therefore assumed: the watts of a loaded
+times), throughput saturates while latency keeps growing. What a GPU with nothing on it draws
+is in the planner's table. Not measured anywhere and therefore assumed: the watts of a loaded
 replica without requests, and what lies between that and batch 8.
 """
 
@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from powercap_planner.curves.nameplate import find_gpu
 from powercap_simulator.errors import ScenarioError
 
 FloatArray = NDArray[np.float64]
@@ -45,12 +46,19 @@ class GpuType:
     """With no replica on it."""
 
 
+def _gpu_type(name: str) -> GpuType:
+    known = find_gpu(name)
+    if known is None:
+        raise ValueError(f"{name} is not in the planner's table of GPU types")
+    return GpuType(name=name, limit_watts=known.nameplate_watts, parked_watts=known.parked_watts)
+
+
 GPU_TYPES = {
-    "H100": GpuType(name="NVIDIA H100 80GB HBM3", limit_watts=700.0, parked_watts=70.0),
-    "B200": GpuType(name="NVIDIA B200", limit_watts=1000.0, parked_watts=140.0),
-    "A100": GpuType(name="NVIDIA A100-SXM4-40GB", limit_watts=400.0, parked_watts=50.0),
+    "H100": _gpu_type("NVIDIA H100 80GB HBM3"),
+    "B200": _gpu_type("NVIDIA B200"),
+    "A100": _gpu_type("NVIDIA A100-SXM4-40GB"),
 }
-"""H100 parked is measured; the others are assumed in proportion to what vendors publish."""
+"""By the scenario's name; the watts are those of the planner's table."""
 
 _CSV_GPUS = {"H100": "H100", "B200": "B200", "A100-SXM4-40GB": "A100"}
 

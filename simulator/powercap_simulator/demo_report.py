@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 from rich.console import Console
 from rich.table import Table
 
-from powercap_planner.cli.tables import CapRow, PlanRows, TargetRow, gpus_text
+from powercap_planner.cli.tables import (
+    CapRow,
+    PlanRows,
+    TargetRow,
+    gpus_text,
+    shown_least_cap,
+)
 from powercap_proto.v1 import planner_pb2 as pb
 from powercap_simulator.control import CapSchedule, PlannedCycle
 from powercap_simulator.outcome import Amounts, Course, amounts_of, worst_excess_watts
@@ -44,12 +52,16 @@ def plan_rows(cycle: PlannedCycle) -> PlanRows:
                 shadow_price_low=one.shadow_price_low,
                 shadow_price_high=one.shadow_price_high,
                 is_binding=one.is_binding,
+                least_cap_watts=shown_least_cap(
+                    one.least_cap_watts or None,
+                    is_kept=response.status != "cap_infeasible" and not response.yielded_floors,
+                ),
             )
             for one in response.caps
         ),
         status=response.status,
         rung=response.rung,
-        gap=max((stage.gap for stage in response.stages), default=0.0),
+        gap=max((stage.gap for stage in response.stages), default=math.nan),
     )
 
 

@@ -6,7 +6,9 @@ from powercap_simulator.cluster import SimulatedCluster
 from powercap_simulator.exporters import CONTAINER, replicaset
 from powercap_simulator.families import Family
 from powercap_simulator.pods import Pod, PodState
+from powercap_simulator.scenario import NodeSpec
 
+GPU_RESOURCE = "nvidia_com_gpu"
 _PHASES = ("Pending", "Succeeded", "Failed", "Unknown", "Running")
 
 
@@ -29,14 +31,41 @@ class _Families:
 
 
 def kube_state_families(cluster: SimulatedCluster) -> list[Family]:
-    """Return deployments, ReplicaSets, pods and KEDA's HPAs."""
+    """Return nodes, deployments, ReplicaSets, pods and KEDA's HPAs."""
     found = _Families()
+    for node in cluster.scenario.nodes:
+        _add_node(found, node)
     for index, _ in enumerate(cluster.scenario.deployments):
         _add_deployment(found, cluster, index)
         _add_autoscaler(found, cluster, index)
     for pod in cluster.pods:
         _add_pod(found, cluster, pod)
     return found.all()
+
+
+def _add_node(found: _Families, node: NodeSpec) -> None:
+    found.add(
+        "kube_node_info",
+        1.0,
+        node=node.name,
+        kernel_version="6.8.0",
+        os_image="Ubuntu 24.04 LTS",
+        container_runtime_version="containerd://2.1.4",
+        kubelet_version="v1.34.0",
+        kubeproxy_version="",
+        pod_cidr="",
+        provider_id="",
+        system_uuid="",
+        internal_ip="",
+    )
+    for which in ("capacity", "allocatable"):
+        found.add(
+            f"kube_node_status_{which}",
+            float(node.gpu_count),
+            node=node.name,
+            resource=GPU_RESOURCE,
+            unit="integer",
+        )
 
 
 def _add_deployment(found: _Families, cluster: SimulatedCluster, index: int) -> None:
@@ -133,6 +162,6 @@ def _add_pod(found: _Families, cluster: SimulatedCluster, pod: Pod) -> None:
             **own,
             container=CONTAINER,
             node=node,
-            resource="nvidia_com_gpu",
+            resource=GPU_RESOURCE,
             unit="integer",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from powercap_simulator.cluster import SimulatedCluster
-from powercap_simulator.errors import ScenarioError
+from powercap_simulator.errors import ScenarioError, WriteError
 from powercap_simulator.families import render_text
 from powercap_simulator.scrape import JOBS, ScrapeOptions, discovery, prometheus_config, targets
 
@@ -20,6 +21,7 @@ _LOGGER = logging.getLogger(__name__)
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _REQUEST_TIMEOUT_SECONDS = 10.0
+_LARGEST_PORT = 65535
 
 
 class LiveExporters:
@@ -38,7 +40,11 @@ class LiveExporters:
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
-        """Bind the port; 0 takes a free one. Serving begins with ``start``."""
+        """Bind the port; 0 takes a free one. Serving begins with ``start``.
+
+        Raises:
+            ScenarioError: when the port cannot be served.
+        """
         self.cluster = cluster
         self.options = options or ScrapeOptions()
         self.lock = threading.Lock()
@@ -80,8 +86,15 @@ class LiveExporters:
         self.stop()
 
     def write_prometheus_config(self, path: Path) -> None:
-        """Write a ``prometheus.yml`` that scrapes these exporters."""
-        path.write_text(prometheus_config(self.base_url, self.options), encoding="utf-8")
+        """Write a ``prometheus.yml`` that scrapes these exporters.
+
+        Raises:
+            WriteError: when the file cannot be written.
+        """
+        try:
+            path.write_text(prometheus_config(self.base_url, self.options), encoding="utf-8")
+        except OSError as error:
+            raise WriteError(f"{path} cannot be written: {error.strerror}") from error
 
     def answer(self, path: str) -> tuple[int, str, str]:
         """Return status, content type and body for a path."""
@@ -114,7 +127,7 @@ class LiveRun:
         Raises:
             ScenarioError: when ``speed`` is not above 0.
         """
-        if not speed > 0:
+        if not 0 < speed < math.inf:
             raise ScenarioError(f"speed is {speed}; accepted: more than 0")
         self._exporters = exporters
         self._speed = speed
@@ -182,6 +195,8 @@ def _server(exporters: LiveExporters, host: str, port: int) -> ThreadingHTTPServ
     class Server(ThreadingHTTPServer):
         daemon_threads = True
 
+    if not 0 <= port <= _LARGEST_PORT:
+        raise ScenarioError(f"port is {port}; accepted: 0 to {_LARGEST_PORT}")
     try:
         return Server((host, port), Handler)
     except OSError as error:

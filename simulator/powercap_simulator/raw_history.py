@@ -94,7 +94,7 @@ class RawHistory:
                         stream.writelines(_lines(metric))
                 stream.write("# EOF\n")
         except OSError as error:
-            raise WriteError(f"{path} cannot be written: {error}") from error
+            raise WriteError(f"{path} cannot be written: {error.strerror}") from error
 
     def remote_write(self, url: str) -> int:
         """Send everything to a remote-write endpoint, oldest first, and return the samples sent.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -9,6 +10,7 @@ from functools import partial
 import yaml
 
 from powercap_simulator.cluster import SimulatedCluster
+from powercap_simulator.errors import ScenarioError
 from powercap_simulator.exporters import (
     KeplerVersion,
     dcgm_families,
@@ -32,6 +34,15 @@ class ScrapeOptions:
     """Jobs whose own labels win over the target's. For the others a label that the target has too
     arrives as ``exported_<name>``: DCGM's ``pod`` and ``namespace``, as with its Helm chart."""
     scrape_seconds: float = 15.0
+
+    def __post_init__(self) -> None:
+        """Check the interval.
+
+        Raises:
+            ScenarioError: when it is not a time above 0.
+        """
+        if not 0 < self.scrape_seconds < math.inf:
+            raise ScenarioError(f"scrape_seconds is {self.scrape_seconds}; accepted: more than 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
+from powercap_planner import planning
 from powercap_planner.cli import main as cli
 from powercap_planner.cli.files import load_problem
 from powercap_planner.observations import ClusterObservation, DeploymentObservation
@@ -131,11 +133,49 @@ def test_plan_as_json_is_json_alone(powercap):
     assert plan["caps"][0]["charged_watts"] <= 3500
 
 
+def least_cap(out: str) -> float:
+    return float(re.search(r"least cap that keeps every floor ([\d,]+) W", out)[1].replace(",", ""))
+
+
+@pytest.mark.parametrize("source", [FROM_HISTORY, FROM_SITE])
+def test_a_cap_that_nothing_keeps_names_the_least_that_holds(powercap, source):
+    _, out, _ = powercap(*source, "--cap", 1)
+
+    least = least_cap(out)
+    _, below, _ = powercap(*source, "--cap", least - 2)
+    _, at, _ = powercap(*source, "--cap", least + 1)
+    assert "cap_infeasible" in below
+    assert least_cap(below) == least
+    assert "cap_infeasible" not in at
+    assert "least cap" not in at
+
+
+def test_a_plan_without_stages_claims_no_gap(powercap, monkeypatch):
+    monkeypatch.setattr(planning, "verify", lambda problem, plan: ["refused by the test"])
+
+    _, out, _ = powercap(*FROM_HISTORY, "--cap", 9000)
+
+    assert "by lowest, no gap proven" in out
+    assert "gap 0" not in out
+
+
+def test_solving_tables_alone_names_the_least_cap_too(powercap, folder):
+    powercap(*FROM_SITE, "--cap", 9000, "--save-problem", "problem.json")
+    tables = json.loads((folder / "problem.json").read_text())["problem"]
+    (folder / "bare.json").write_text(json.dumps(tables))
+
+    _, whole, _ = powercap("solve", "problem.json", "--cap", 1)
+    _, bare, _ = powercap("solve", "bare.json", "--cap", 1)
+
+    assert least_cap(bare) == least_cap(whole)
+
+
 def test_an_infeasible_cap_is_an_answer_in_json_too(powercap):
     code, out, _ = powercap(*FROM_HISTORY, "--cap", 1, "--json")
 
     assert code == 0
     assert json.loads(out)["plan"]["status"] == "cap_infeasible"
+    assert json.loads(out)["plan"]["caps"][0]["least_cap_watts"] > 1
 
 
 def test_offline_plans_take_the_end_of_the_file_for_now(powercap):
@@ -521,3 +561,20 @@ def test_the_installed_command_runs_and_does_not_import_matplotlib(folder):
     )
 
     assert done.stdout.splitlines()[-1] == "False 0"
+
+
+@pytest.mark.parametrize("name", ["plan", "solve", "verify", "fit", "simulate"])
+def test_examples_of_the_help_can_be_copied_line_by_line(powercap, monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "50")
+    command = cli.make_app(asked=name).registered_commands[0].callback
+    examples = [
+        line.strip()
+        for line in (command.__doc__ or "").splitlines()
+        if line.strip().startswith("powercap ")
+    ]
+
+    _, out, _ = powercap(name, "--help")
+
+    assert examples
+    shown = [line.strip() for line in out.splitlines()]
+    assert [line for line in examples if line not in shown] == []

@@ -292,3 +292,31 @@ def test_twenty_deployments_fit_in_seconds():
     assert len(models) == 20
     # Generous: a loaded machine must not fail this, a slow method must.
     assert time.process_time() - start < 8.0
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [
+        pytest.param("NVIDIA H100 80GB HBM3", 69.0, 71.0, id="h100"),
+        pytest.param("NVIDIA B200", 136.0, 145.0, id="b200"),
+        pytest.param("NVIDIA A100-SXM4-40GB", 33.0, 50.0, id="a100-40gb"),
+        pytest.param("NVIDIA A100-SXM4-80GB", 51.0, 68.0, id="a100-80gb"),
+        pytest.param("A100", 51.0, 68.0, id="a100 of either memory: the larger"),
+    ],
+)
+def test_parked_watts_are_within_published_readings(name, low, high):
+    gpu = find_gpu(name)
+
+    assert gpu is not None
+    assert low <= gpu.parked_watts <= high
+    assert not gpu.is_parked_assumed
+
+
+def test_assumed_parked_watts_are_no_lower_than_measured_shares():
+    measured = [find_gpu(name) for name in ("H100", "H200", "B200", "A100")]
+    assumed = find_gpu("NVIDIA GB200")
+
+    assert assumed is not None
+    assert assumed.is_parked_assumed
+    share = assumed.parked_watts / assumed.nameplate_watts
+    assert all(share >= one.parked_watts / one.nameplate_watts for one in measured)

@@ -309,14 +309,89 @@ def test_foreign_watts_in_the_total_are_unmanaged():
     assert outcome.caps[0].unmanaged_watts == pytest.approx(750.0)
 
 
-def test_a_total_that_is_not_measured_is_said_and_not_read_as_nothing():
+def total_lost(observation: ClusterObservation, *, windows: int) -> ClusterObservation:
+    return replace(observation, total_watts=without(observation.total_watts, last=windows))
+
+
+def found(outcome: PlanOutcome, reason: str) -> str:
+    return next(one.message for one in outcome.findings if one.reason == reason)
+
+
+def test_unmanaged_watts_stay_when_the_total_is_no_longer_measured():
+    a = deployment("a")
+    observation = cluster(a, total_watts=cluster(a).total_watts + 750.0)
+
+    outcome = plan(total_lost(observation, windows=90))
+
+    assert outcome.caps[0].unmanaged_watts == pytest.approx(750.0)
+    message = found(outcome, "TotalNotMeasured")
+    assert "90 min" in message
+    assert "750 W" in message
+
+
+@pytest.mark.parametrize("windows", [60, 61, 120, LENGTH - 1])
+def test_losing_the_total_never_lowers_the_unmanaged_watts(windows):
     a, b = deployment("a"), deployment("b", seed=1)
-    observation = cluster(a, b, total_watts=np.full(LENGTH, np.nan))
+    whole = cluster(a, b, total_watts=cluster(a, b).total_watts + 750.0)
+    target = TargetSpec(namespace="llm", name="a")
+
+    before = plan(whole, target, now=TIMES[-1 - windows])
+    after = plan(total_lost(whole, windows=windows), target)
+
+    assert after.caps[0].unmanaged_watts >= before.caps[0].unmanaged_watts
+
+
+def test_deployments_that_grew_since_the_last_total_add_to_what_was_left_of_it():
+    grown = np.where(np.arange(LENGTH) < LENGTH - 60, 1.0, 4.0)
+    b = deployment("b", present_replicas=grown, power_watts=grown * 600.0)
+    a = deployment("a")
+    observation = cluster(a, b, total_watts=cluster(a, b).total_watts + 750.0)
+
+    outcome = plan(total_lost(observation, windows=60), TargetSpec(namespace="llm", name="a"))
+
+    assert outcome.caps[0].unmanaged_watts >= 750.0 + 4 * (600.0 - 70.0) - 1e-6
+
+
+def test_without_any_total_the_gpus_that_nobody_explains_count_at_their_limit():
+    a = deployment("a")
+    observation = cluster(a, total_watts=np.full(LENGTH, np.nan))
+
+    outcome = plan(observation)
+
+    held = a.present_replicas[-1]
+    limit = 700.0 * 1.02 + 100.0 - 70.0
+    assert outcome.caps[0].unmanaged_watts == pytest.approx((GPUS - held) * limit)
+    assert "never measured" in found(outcome, "UnmanagedAssumed")
+
+
+def test_without_any_total_other_deployments_count_at_what_they_drew():
+    a, b = deployment("a"), deployment("b", seed=1)
+    observation = cluster(a, b, total_watts=np.full(LENGTH, np.nan), gpu_count={H100: 8})
 
     outcome = plan(observation, TargetSpec(namespace="llm", name="a"))
 
-    assert outcome.caps[0].unmanaged_watts > 100.0
-    assert any(one.reason == "TotalNotMeasured" for one in outcome.findings)
+    above = (b.power_watts - 70.0 * b.present_replicas)[-60:].max()
+    free = 8 - a.present_replicas[-1] - b.present_replicas[-1]
+    limit = 700.0 * 1.02 + 100.0 - 70.0
+    assert outcome.caps[0].unmanaged_watts == pytest.approx(above + free * limit)
+
+
+def test_without_any_total_gpus_of_an_unmeasured_deployment_are_explained_by_nobody():
+    a = deployment("a")
+    b = deployment("b", present_replicas=np.full(LENGTH, np.nan), seed=1)
+    observation = cluster(a, b, total_watts=np.full(LENGTH, np.nan), gpu_count={H100: 8})
+
+    outcome = plan(observation, TargetSpec(namespace="llm", name="a"))
+
+    limit = 700.0 * 1.02 + 100.0 - 70.0
+    assert outcome.caps[0].unmanaged_watts >= (8 - a.present_replicas[-1]) * limit
+
+
+def test_neither_total_nor_gpus_known_bounds_nothing_and_is_refused():
+    observation = cluster(deployment("a"), total_watts=np.full(LENGTH, np.nan), gpu_count={})
+
+    with pytest.raises(DataMissingError, match="total_watts, gpu_count"):
+        plan(observation)
 
 
 def test_no_known_maximum_never_raises():
@@ -325,6 +400,16 @@ def test_no_known_maximum_never_raises():
     outcome = plan(cluster(unknown), TargetSpec(namespace="llm", name="a", allowed_replicas=2))
 
     assert outcome.targets[0].replicas <= max(2, int(unknown.present_replicas[-1]))
+    assert any(one.reason == "MaximumUnknown" for one in outcome.findings)
+
+
+def test_without_an_autoscaler_a_bare_request_gets_back_the_replicas_that_once_were():
+    present = np.array([4.0] * (LENGTH - 60) + [1.0] * 60)
+    lowered = deployment("a", max_replicas=None, present_replicas=present)
+
+    outcome = plan(cluster(lowered))
+
+    assert outcome.targets[0].replicas == 4
     assert any(one.reason == "MaximumUnknown" for one in outcome.findings)
 
 

@@ -43,13 +43,23 @@ def end() -> float:
 
 
 def source(server: Prometheus, **changes: object) -> PrometheusMetricsSource:
-    return PrometheusMetricsSource(PrometheusConfig(url=server.url, **changes))  # type: ignore[arg-type]
+    # Shorter than a day: the other tests' series are four hours away.
+    settings = {"remember_seconds": 9000.0, **changes}
+    return PrometheusMetricsSource(PrometheusConfig(url=server.url, **settings))  # type: ignore[arg-type]
 
 
 def observe(server: Prometheus, end: float, **changes: object):
     one = source(server, **changes)
     try:
         return one.observe(now_seconds=end, history_seconds=HISTORY, step_seconds=STEP)
+    finally:
+        one.close()
+
+
+def measure(server: Prometheus, end: float, **changes: object):
+    one = source(server, **changes)
+    try:
+        return one.measure(now_seconds=end, window_seconds=60)
     finally:
         one.close()
 
@@ -194,6 +204,42 @@ def cluster(end: float, *, style: str = "plain", copies: int = 1) -> Series:
     ]
 
 
+def nodes(end: float, **gpus: int) -> Series:
+    """Return what kube-state-metrics says of nodes: they exist, and how many GPUs they offer."""
+    series: Series = []
+    for name, count in gpus.items():
+        node = {"node": name.replace("_", "-"), "instance": "ksm-0"}
+        series.append(({"__name__": "kube_node_info", **node}, constant(1, end)))
+        resource = {"resource": "nvidia_com_gpu", "unit": "integer"}
+        for metric in ("capacity", "allocatable"):
+            labels = {"__name__": f"kube_node_status_{metric}", **node, **resource}
+            series.append((labels, constant(count, end)))
+    return series
+
+
+def second_host(end: float) -> Series:
+    """Return a host with one parked GPU, which Kepler and kube-state-metrics know too."""
+    labels, points = gpu("GPU-9", H100, "", 90, end)
+    host = {"node_name": "node-2", "zone": "package", "path": "/rapl"}
+    return [
+        ({**labels, "Hostname": "node-2"}, points),
+        ({"__name__": "kepler_node_cpu_watts", **host}, constant(150, end)),
+        ({"__name__": "kepler_node_cpu_idle_watts", **host}, constant(150, end)),
+        *nodes(end, node_1=5, node_2=1),
+    ]
+
+
+def until(series: Series, last: float, which: Callable[[Labels], bool]) -> Series:
+    return [
+        (labels, [one for one in points if one[0] <= last] if which(labels) else points)
+        for labels, points in series
+    ]
+
+
+def of_second_host(labels: Labels) -> bool:
+    return "node-2" in (labels.get("Hostname"), labels.get("node_name"), labels.get("node"))
+
+
 def without(series: Series, drop: Callable[[Labels], bool]) -> Series:
     return [one for one in series if not drop(one[0])]
 
@@ -292,6 +338,19 @@ def test_older_name_of_inter_token_latency_is_read(server, end):
     observation = observe(server, end)
 
     np.testing.assert_allclose(by_name(observation)["alpha"].itl_p95_seconds, 0.95, rtol=1e-3)
+
+
+def test_maximum_is_the_highest_there_was_and_not_what_was_written_since(server, end):
+    def lowered(labels: Labels, points: Points) -> Points:
+        if not labels["__name__"].endswith("spec_max_replicas"):
+            return points
+        return [(at, 6.0 if at < end - 600 else 2.0) for at, _ in points]
+
+    server.write([(labels, lowered(labels, points)) for labels, points in cluster(end)])
+
+    observation = observe(server, end)
+
+    assert by_name(observation)["alpha"].max_replicas == 6
 
 
 def test_copies_of_kube_state_metrics_change_nothing(server, end):
@@ -533,6 +592,147 @@ def test_same_moment_gives_the_same_observation(server, end):
     for one, other in zip(first.deployments, second.deployments, strict=True):
         np.testing.assert_array_equal(one.power_watts, other.power_watts)
         np.testing.assert_array_equal(one.arrived_tps, other.arrived_tps)
+
+
+def message(observation, reason: str) -> str:
+    return next(one.message for one in observation.findings if one.reason == reason)
+
+
+HOST = 800.0
+"""Assumed for a host that Kepler does not report: two sockets at 400 W."""
+
+
+def test_host_that_kepler_never_reported_is_charged_and_not_read_as_nothing(server, end):
+    kept = without(second_host(end), lambda one: one["__name__"].startswith("kepler"))
+    server.write([*cluster(end), *kept])
+
+    observation = observe(server, end)
+
+    assert observation.measured is not None
+    assert observation.measured.power_watts == pytest.approx(1830 + 90 + HOST)
+    assert "1 hosts without Kepler at 800 W" in observation.measured.source
+    assert observation.host_idle_watts == pytest.approx(200 + HOST)
+    np.testing.assert_allclose(observation.total_watts, 1830 + 90 + HOST)
+    assert "node-2" in message(observation, "HostPowerAssumed")
+
+
+def test_host_watts_that_are_stated_are_charged_where_kepler_is_missing(server, end):
+    kept = without(second_host(end), lambda one: one["__name__"].startswith("kepler"))
+    server.write([*cluster(end), *kept])
+
+    reading = measure(server, end, assumed_host_watts_per_node=350.0)
+
+    assert reading is not None
+    assert reading.power_watts == pytest.approx(1830 + 90 + 350)
+
+
+def test_host_is_found_by_its_short_name_in_old_kepler_too(server, end):
+    pods = ["alpha-0", "alpha-1", "beta-0"]
+    new = without(cluster(end), lambda one: one["__name__"].startswith("kepler"))
+    full = [
+        ({**labels, "Hostname": "node-1.rack.example"} if "UUID" in labels else labels, points)
+        for labels, points in new
+    ]
+    server.write([*full, *old_kepler(pods, end)])
+
+    observation = observe(server, end)
+
+    assert observation.measured is not None
+    assert observation.measured.power_watts == pytest.approx(1830)
+    assert "HostPowerAssumed" not in reasons(observation)
+
+
+def test_devices_silent_for_over_an_hour_still_count_with_their_maximum(server, end):
+    last = end - 3600 - 600
+    server.write(
+        [*cluster(end), *until(second_host(end), last, lambda one: "kube" not in str(one))]
+    )
+
+    observation = observe(server, end)
+
+    assert observation.measured is not None
+    assert observation.measured.power_watts == pytest.approx(1830 + 90 + 150)
+    assert "1 silent GPUs" in observation.measured.source
+    assert "1 silent hosts" in observation.measured.source
+    assert observation.gpu_count == {H100: 4, A100: 2}
+
+
+def test_windows_after_a_device_fell_silent_have_no_total(server, end):
+    last = end - 4200
+    series = until(second_host(end), last, lambda one: "kube" not in str(one))
+    server.write([*cluster(end), *series])
+
+    one = source(server)
+    observation = one.observe(now_seconds=end, history_seconds=4800, step_seconds=STEP)
+    one.close()
+
+    total = observation.total_watts
+    late = observation.time_seconds > last + STEP
+    assert np.isnan(total[late]).all()
+    np.testing.assert_allclose(total[observation.time_seconds <= last], 1830 + 90 + 150)
+
+
+def test_devices_of_a_node_that_is_gone_no_longer_count(server, end):
+    server.write([*cluster(end), *until(second_host(end), end - 1800, of_second_host)])
+
+    observation = observe(server, end)
+
+    assert observation.measured is not None
+    assert observation.measured.power_watts == pytest.approx(1830)
+    assert observation.measured.source == "dcgm+kepler"
+    assert observation.gpu_count == {H100: 3, A100: 2}
+    assert observation.total_watts[-1] == pytest.approx(1830)
+
+
+def test_silence_of_kube_state_metrics_takes_no_device_away(server, end):
+    gone = [*cluster(end), *until(second_host(end), end - 1800, of_second_host)]
+    nobody = until(gone, end - 900, lambda one: one["__name__"].startswith("kube_node"))
+    server.write(nobody)
+
+    reading = measure(server, end)
+
+    assert reading is not None
+    assert reading.power_watts == pytest.approx(1830 + 90 + 150)
+
+
+def test_gpus_that_kubernetes_counts_and_nobody_measures_refuse_the_measurement(server, end):
+    unseen = without(second_host(end), lambda one: "UUID" in one)
+    server.write([*cluster(end), *unseen])
+
+    with pytest.raises(DataMissingError, match="node-2: 1"):
+        measure(server, end)
+    observation = observe(server, end)
+
+    assert observation.measured is None
+    assert "node-2: 1" in message(observation, "PowerUnmeasured")
+    assert sum(observation.gpu_count.values()) == 5 + 1
+    # In the plan they count at the most that any GPU draws.
+    np.testing.assert_allclose(observation.total_watts, 1830 + 150 + 2000)
+    assert "GpuUnreported" in reasons(observation)
+
+
+def test_one_gpu_missing_on_a_node_refuses_the_measurement(server, end):
+    server.write([*cluster(end), *nodes(end, node_1=6)])
+
+    with pytest.raises(DataMissingError, match="node-1: 1"):
+        measure(server, end)
+
+
+def test_gpus_that_kubernetes_counts_several_times_are_not_missing(server, end):
+    server.write([*cluster(end), *nodes(end, node_1=5 * 4)])
+
+    reading = measure(server, end)
+
+    assert reading is not None
+    assert reading.power_watts == pytest.approx(1830)
+
+
+def test_impossible_value_refuses_the_measurement_with_its_reason(server, end):
+    series = without(cluster(end), lambda one: one.get("UUID") == "GPU-1")
+    server.write([*series, gpu("GPU-1", H100, "alpha-0", SENTINEL, end)])
+
+    with pytest.raises(DataMissingError, match="4 of 5 GPUs"):
+        measure(server, end)
 
 
 def test_unreachable_prometheus_is_told_at_once(end):

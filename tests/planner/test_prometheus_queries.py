@@ -108,6 +108,22 @@ DATA = [
     series('kepler_node_cpu_watts{node_name="n1",zone="psys",path="/0"}', "250x20"),
     # Fell silent four minutes ago, at 90 W with a peak of 130 W before.
     series('kepler_node_cpu_watts{node_name="n2",zone="package",path="/0"}', "130x3 90x3 stale"),
+    # A node that is gone: its GPU and host are no longer expected.
+    series('kube_node_info{node="n1",instance="a"}', "1x20"),
+    series('kube_node_info{node="n2",instance="a"}', "1x20"),
+    series('kube_node_info{node="n3",instance="a"}', "1x5 stale"),
+    series(
+        'DCGM_FI_DEV_POWER_USAGE{UUID="5",modelName="H100",hostname="n3",pod="dcgm"}', "70x5 stale"
+    ),
+    series('kepler_node_cpu_watts{node_name="n3",zone="package",path="/0"}', "90x5 stale"),
+    *(
+        series(
+            f'kube_node_status_{metric}{{node="n1",resource="nvidia_com_gpu",instance="{copy}"}}',
+            f"{count}x20",
+        )
+        for metric, count in (("capacity", 5), ("allocatable", 4))
+        for copy in ("a", "b")
+    ),
     series('kepler_node_cpu_idle_watts{node_name="n1",zone="package",path="/0"}', "100x20"),
     *(
         series(
@@ -120,9 +136,12 @@ DATA = [
         for mode, values in (("dynamic", "0+2400x20"), ("idle", "0+1200x20"))
     ),
     series(
-        'kepler_node_package_joules_total{instance="n1",package="0",mode="dynamic"}', "0+4800x20"
+        'kepler_node_package_joules_total{instance="n1:9102",package="0",mode="dynamic"}',
+        "0+4800x20",
     ),
-    series('kepler_node_package_joules_total{instance="n1",package="0",mode="idle"}', "0+6000x20"),
+    series(
+        'kepler_node_package_joules_total{instance="n1:9102",package="0",mode="idle"}', "0+6000x20"
+    ),
 ]
 LLM = 'namespace="llm", deployment="alpha"'
 BATCH = 'namespace="batch", deployment="alpha"'
@@ -155,6 +174,10 @@ COMMON = [
     expected("gpu_total_watts", {"": 680}),
     expected("gpus_valued", {"": 3}),
     expected("gpus_known", {"": 4}),
+    expected("gpu_hosts", {'node="n1"': 4}),
+    expected("silent_gpus", {}),
+    expected("kube_gpus", {'node="n1"': 5}),
+    expected("nodes", {'node="n1"': 1, 'node="n2"': 1}),
     # No servers are scraped: an empty answer, not a zero.
     expected("served_tps", {}),
     expected("serving_pods", {}),
@@ -171,10 +194,19 @@ COMMON = [
                 expected("host_total_watts", {"": 180 + 130}),
                 expected("hosts_measured_now", {"": 1}),
                 expected("hosts_valued", {"": 2}),
+                expected("kepler_hosts", {'node="n1"': 1, 'node="n2"': 1}),
             ],
             id="rewrite",
         ),
-        pytest.param(KeplerFlavour.LEGACY, [expected("host_total_watts", {"": 180})], id="legacy"),
+        pytest.param(
+            KeplerFlavour.LEGACY,
+            [
+                expected("host_total_watts", {"": 180}),
+                # By the address that was scraped, without its port.
+                expected("kepler_hosts", {'node="n1"': 1}),
+            ],
+            id="legacy",
+        ),
     ],
 )
 def test_queries_give_what_is_worked_out_by_hand(prometheus_binaries, tmp_path, flavour, more):

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from planner_process import sample_observation
 
+from powercap_planner.convert import response_from_status
 from powercap_planner.errors import DataMissingError, RequestError, SourceError
-from powercap_planner.observations import ClusterObservation, Reading
+from powercap_planner.observations import ClusterObservation, Finding, Reading
 from powercap_planner.refresher import Refresher, RefreshSettings
 from powercap_planner.request import CapSpec, PlanRequest, TargetSpec
 from powercap_planner.service import SOLVE_SECONDS, Grid, PlannerService
@@ -358,6 +359,30 @@ def test_watts_that_are_not_measured_are_unset_with_a_reason(planner, reading, r
 
     assert one.measured_watts is None
     assert reason in one.reason
+
+
+def test_status_and_plan_say_what_the_observation_assumes(planner):
+    assumed = Finding(reason="HostPowerAssumed", message="800 W are assumed for node-2")
+    planner.source.observation = replace(planner.source.observation, findings=(assumed,))
+
+    async def work():
+        await planner.refresher.refresh()
+        return await planner.plan(), await planner.service.status((CapSpec(watts=1.0),))
+
+    outcome, status = run(work())
+
+    assert assumed in outcome.findings
+    (sent,) = response_from_status(status).findings
+    assert (sent.reason, sent.message) == (assumed.reason, assumed.message)
+
+
+def test_status_says_why_a_measurement_is_refused(planner):
+    planner.source.reading = DataMissingError("Kubernetes counts 8 GPUs that nobody reports")
+
+    (one,) = run(planner.service.status((CapSpec(watts=1.0),))).caps
+
+    assert one.measured_watts is None
+    assert "8 GPUs" in one.reason
 
 
 def test_status_names_every_model(planner):

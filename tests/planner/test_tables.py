@@ -45,6 +45,7 @@ ROWS = PlanRows(
             shadow_price_low=0.5,
             shadow_price_high=1.5,
             is_binding=True,
+            least_cap_watts=None,
         ),
     ),
     status="optimal",
@@ -76,6 +77,30 @@ def test_a_price_that_is_not_known_is_said_to_be_so():
 
     assert "shadow price not known" in text
     assert "nan" not in text
+
+
+def test_a_gap_that_nothing_proved_is_not_shown_as_none():
+    text = printed(replace(ROWS, rung="lowest", gap=float("nan")), width=150)
+
+    assert "optimal by lowest, no gap proven" in text
+    assert "gap 0" not in text
+
+
+@pytest.mark.parametrize(
+    ("watts", "said"),
+    [
+        pytest.param(6123.0, "least cap that keeps every floor 6,123 W", id="known"),
+        pytest.param(float("nan"), "least cap that keeps every floor not known", id="not known"),
+    ],
+)
+def test_a_cap_that_is_too_low_comes_with_the_least_that_would_do(watts, said):
+    text = printed(replace(ROWS, caps=(replace(ROWS.caps[0], least_cap_watts=watts),)), width=150)
+
+    assert said in text
+
+
+def test_a_cap_that_keeps_every_floor_names_no_other():
+    assert "least cap" not in printed(ROWS, width=150)
 
 
 def test_a_difference_shows_what_changed_and_what_did_not():

@@ -50,6 +50,50 @@ def test_history_is_written_as_observation_and_openmetrics(
             ["live", "--scenario", "none.yaml"], "none.yaml cannot be read", id="scenario"
         ),
         pytest.param(["live", "--speed", "0", "--port", "0"], "speed is 0", id="speed"),
+        pytest.param(["live", "--speed", "inf", "--port", "0"], "speed is inf", id="speed inf"),
+        pytest.param(["live", "--port", "70000"], "port is 70000; accepted: 0 to 65535", id="port"),
+        pytest.param(["live", "--port", "-1"], "port is -1; accepted", id="port < 0"),
+        pytest.param(
+            ["live", "--port", "0", "--prometheus-config", "none/p.yml"],
+            "none/p.yml cannot be written: No such file or directory",
+            id="configuration path",
+        ),
+        pytest.param(
+            ["history", "--hours", "0.1", "--observation", "none/o.json"],
+            "none/o.json: cannot be written: No such file or directory",
+            id="observation path",
+        ),
+        pytest.param(
+            ["history", "--hours", "0.1", "--observation", "."],
+            "cannot be written: Is a directory",
+            id="observation is a folder",
+        ),
+        pytest.param(
+            ["history", "--hours", "0.1", "--openmetrics", "none/o.om"],
+            "none/o.om cannot be written: No such file or directory",
+            id="openmetrics path",
+        ),
+        pytest.param(
+            ["history", "--hours", "inf", "--observation", "x"], "hours is inf", id="hours inf"
+        ),
+        pytest.param(
+            ["history", "--seed", "-1", "--observation", "x"], "seed is -1; accepted", id="seed"
+        ),
+        pytest.param(
+            ["history", "--scrape-seconds", "0", "--openmetrics", "x"],
+            "scrape_seconds is 0.0; accepted: more than 0",
+            id="scrape 0",
+        ),
+        pytest.param(
+            ["live", "--scrape-seconds", "nan", "--port", "0"],
+            "scrape_seconds is nan; accepted",
+            id="scrape nan",
+        ),
+        pytest.param(
+            ["history", "--scrape-seconds", "7", "--openmetrics", "x"],
+            "scrape_seconds is 7.0; accepted for history: a multiple of 15",
+            id="scrape between ticks",
+        ),
         pytest.param(
             ["history", "--hours", "0.1", "--remote-write", "http://127.0.0.1:9/w"],
             "does not answer",
@@ -58,8 +102,14 @@ def test_history_is_written_as_observation_and_openmetrics(
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
-    app: typer.Typer, arguments: list[str], message: str
+    app: typer.Typer,
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+
     done = CliRunner().invoke(app, ["simulate", *arguments])
 
     assert done.exit_code == 2

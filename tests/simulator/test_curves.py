@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from powercap_planner.curves.nameplate import find_gpu
 from powercap_simulator.curves import (
     GPU_TYPES,
     CurveTable,
@@ -24,6 +25,15 @@ PAIRS = [
     ("llama-2-13b", "A100"),
 ]
 HEADER = "curve_id,model,gpu,gpus_per_replica,output_tokens_per_s,power_w,tpot_s,itl_p95_s\n"
+
+
+@pytest.mark.parametrize("gpu", GPU_TYPES)
+def test_gpus_are_those_of_the_planner(gpu: str) -> None:
+    emulated, planned = GPU_TYPES[gpu], find_gpu(GPU_TYPES[gpu].name)
+
+    assert planned is not None
+    assert emulated.limit_watts == planned.nameplate_watts
+    assert emulated.parked_watts == planned.parked_watts
 
 
 @pytest.mark.parametrize(("model", "gpu"), PAIRS)

@@ -76,6 +76,13 @@ EXPECTED = {
         "vllm:request_generation_tokens": ("histogram", MODEL, MODEL | {"le"}),
     },
     "kube-state-metrics": {
+        "kube_node_info": (
+            "gauge",
+            {"node", "kernel_version", "os_image", "container_runtime_version", "kubelet_version"}
+            | {"kubeproxy_version", "pod_cidr", "provider_id", "system_uuid", "internal_ip"},
+        ),
+        "kube_node_status_capacity": ("gauge", {"node", "resource", "unit"}),
+        "kube_node_status_allocatable": ("gauge", {"node", "resource", "unit"}),
         "kube_deployment_created": ("gauge", DEPLOYMENT),
         "kube_deployment_spec_replicas": ("gauge", DEPLOYMENT),
         "kube_deployment_status_replicas": ("gauge", DEPLOYMENT),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 from collections.abc import Callable
@@ -48,7 +49,8 @@ def make_app(*, asked: str | None = None) -> typer.Typer:
     loaders |= {found.name: partial(_loaded, found) for found in others}
     wanted = loaders if asked not in loaders else {asked: loaders[asked]}
     for name, load in wanted.items():
-        app.command(name)(load())
+        function = load()
+        app.command(name, help=_help(function))(function)
     return app
 
 
@@ -62,6 +64,16 @@ def main() -> None:
     except (PowercapPlannerError, PowercapSolverError) as error:
         sys.stderr.write(f"powercap: {' '.join(str(error).split())}\n")
         sys.exit(MISTAKE)
+
+
+def _help(function: Callable[..., None]) -> str:
+    """Return a command's docstring for the screen, with its examples line by line."""
+    paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+    # A line of "\b" alone keeps click from filling the paragraph below it.
+    return "\n\n".join(
+        f"\b\n{text}" if any(line.startswith(" ") for line in text.splitlines()) else text
+        for text in paragraphs
+    )
 
 
 def _no_common_options() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from powercap_planner.cli.tables import CapRow, PlanRows, TargetRow
-from powercap_solver.plan import Plan
+from powercap_planner.cli.tables import CapRow, PlanRows, TargetRow, shown_least_cap
+from powercap_planner.planning import least_cap_watts
+from powercap_solver.plan import Plan, PlanStatus
 from powercap_solver.problem import PlanningProblem
 
 
@@ -22,7 +25,7 @@ def problem_rows(problem: PlanningProblem, plan: Plan) -> PlanRows:
         ),
         status=plan.status.value,
         rung=plan.rung,
-        gap=max((stage.gap for stage in plan.stages), default=0.0),
+        gap=max((stage.gap for stage in plan.stages), default=math.nan),
     )
 
 
@@ -58,4 +61,9 @@ def _cap_row(problem: PlanningProblem, plan: Plan, domain: int, power_watts: flo
         shadow_price_low=float(plan.shadow_price_low[domain, 0]),
         shadow_price_high=high,
         is_binding=high > 0,
+        least_cap_watts=shown_least_cap(
+            least_cap_watts(problem, plan, domain=domain),
+            is_kept=plan.status is not PlanStatus.CAP_INFEASIBLE
+            and all(floor.period != 0 for floor in plan.yielded_floors),
+        ),
     )

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from powercap_planner.observations import Finding
 from powercap_planner.outcome import PlanOutcome
+from powercap_solver.plan import PlanStatus
 
 _REASON_WIDTH = 130
 """Columns from which the reasons fit beside the numbers."""
@@ -50,6 +51,8 @@ class CapRow:
     shadow_price_low: float
     shadow_price_high: float
     is_binding: bool
+    least_cap_watts: float | None
+    """Least cap at the meter that keeps every floor, NaN when not known; None when all are kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +64,7 @@ class PlanRows:
     status: str
     rung: str
     gap: float
-    """Largest relative gap of the stages that were proven or tried."""
+    """Largest relative gap of the stages that were proven or tried; NaN without any stage."""
     findings: tuple[str, ...] = ()
 
 
@@ -100,14 +103,26 @@ def rows_of(outcome: PlanOutcome) -> PlanRows:
                 shadow_price_low=one.shadow_price_low,
                 shadow_price_high=one.shadow_price_high,
                 is_binding=one.is_binding,
+                least_cap_watts=shown_least_cap(
+                    one.least_cap_watts,
+                    is_kept=outcome.plan.status is not PlanStatus.CAP_INFEASIBLE
+                    and not outcome.plan.yielded_floors,
+                ),
             )
             for one in outcome.caps
         ),
         status=outcome.plan.status.value,
         rung=outcome.plan.rung,
-        gap=max((stage.gap for stage in outcome.plan.stages), default=0.0),
+        gap=max((stage.gap for stage in outcome.plan.stages), default=math.nan),
         findings=finding_lines(outcome.findings),
     )
+
+
+def shown_least_cap(watts: float | None, *, is_kept: bool) -> float | None:
+    """Return what a row says of the least cap: nothing where every floor is kept."""
+    if is_kept:
+        return None
+    return math.nan if watts is None else watts
 
 
 def finding_lines(findings: Sequence[Finding]) -> tuple[str, ...]:
@@ -175,9 +190,8 @@ def print_plan(console: Console, rows: PlanRows, *, title: str = "Plan") -> None
             console.print(f"{one.deployment}: {one.reason}", highlight=False, markup=False)
     for cap in rows.caps:
         console.print(_cap_text(cap), highlight=False, soft_wrap=True)
-    console.print(
-        f"{rows.status} by {rows.rung}, proven gap {rows.gap:.2g}", highlight=False, soft_wrap=True
-    )
+    gap = "no gap proven" if math.isnan(rows.gap) else f"proven gap {rows.gap:.2g}"
+    console.print(f"{rows.status} by {rows.rung}, {gap}", highlight=False, soft_wrap=True)
 
 
 def print_findings(console: Console, rows: PlanRows) -> None:
@@ -251,8 +265,17 @@ def _cap_text(cap: CapRow) -> str:
     return (
         f"cap {cap.name}: {cap.cap_watts:,.0f} W, {binding}; charged {cap.charged_watts:,.0f} W "
         f"(base {cap.base_watts:,.0f} W, unmanaged {cap.unmanaged_watts:,.0f} W), "
-        f"headroom {cap.headroom_watts:,.0f} W; shadow price {_shadow_price(cap)}"
+        f"headroom {cap.headroom_watts:,.0f} W; shadow price {_shadow_price(cap)}{_least_cap(cap)}"
     )
+
+
+def _least_cap(cap: CapRow) -> str:
+    if cap.least_cap_watts is None:
+        return ""
+    # Rounded up: a cap of the watts that are shown must do.
+    known = not math.isnan(cap.least_cap_watts)
+    shown = f"{math.ceil(cap.least_cap_watts):,} W" if known else "not known"
+    return f"; least cap that keeps every floor {shown}"
 
 
 def _shadow_price(cap: CapRow) -> str:

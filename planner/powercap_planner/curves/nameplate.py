@@ -13,8 +13,9 @@ UNMEASURED_MARGIN = 1.2
 """Margin over nameplate for a deployment never measured: limit tolerance and host share."""
 UNKNOWN_GPUS_PER_REPLICA = 8
 """Charged when the GPUs of a replica are not known: a whole usual host."""
-PARKED_SHARE = 0.1
-"""Parked watts assumed as a share of nameplate where no measurement is published."""
+PARKED_SHARE = 0.16
+"""Parked watts assumed as a share of nameplate where no reading is published: the known ones are
+10 to 16 %, and too little would be read as watts to spend."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +48,9 @@ def _gpu(name: str, nameplate_watts: float, parked_watts: float | None = None) -
 
 # Nameplate: "max thermal design power" or "TDP" of the vendors' data sheets (NVIDIA H100, H200,
 # DGX B200, HGX B300, GB200 NVL72, A100, A10, L40S, L40, L4, T4, V100; AMD Instinct MI250X, MI300X,
-# MI325X, MI355X). Parked: nvidia-smi and DCGM readings with nothing loaded, H100 about 70 W
-# (nvidia_gpu_exporter's captures), A100 SXM4 about 55 W, T4 about 10 W (dcgm-exporter's capture).
+# MI325X, MI355X). Parked: nvidia-smi and DCGM readings with nothing loaded, published by users:
+# H100 70 W (nvidia_gpu_exporter's captures), H200 74 to 78 W, B200 136 to 145 W, A100 SXM4 33 to
+# 50 W with 40 GB and 51 to 68 W with 80 GB, T4 about 10 W (dcgm-exporter's capture).
 # First match wins: the words must all occur in the exporter's name; where a name leaves the form
 # factor open, the entry with more watts is the one that stands without the extra word.
 _TYPES: tuple[tuple[frozenset[str], GpuType], ...] = tuple(
@@ -57,7 +59,7 @@ _TYPES: tuple[tuple[frozenset[str], GpuType], ...] = tuple(
         ("GB300", _gpu("GB300", 1400.0)),
         ("GB200", _gpu("GB200", 1200.0)),
         ("B300", _gpu("B300", 1400.0)),
-        ("B200", _gpu("B200", 1000.0)),
+        ("B200", _gpu("B200", 1000.0, 140.0)),
         ("H200 NVL", _gpu("H200 NVL", 600.0)),
         ("H200", _gpu("H200 SXM", 700.0, 75.0)),
         ("H100 PCIE", _gpu("H100 PCIe", 350.0)),
@@ -65,7 +67,8 @@ _TYPES: tuple[tuple[frozenset[str], GpuType], ...] = tuple(
         ("H100", _gpu("H100 SXM", 700.0, 70.0)),
         ("A100 PCIE", _gpu("A100 PCIe", 300.0)),
         ("A100 PCI", _gpu("A100 PCIe", 300.0)),
-        ("A100", _gpu("A100 SXM", 400.0, 55.0)),
+        ("A100 40GB", _gpu("A100 SXM 40GB", 400.0, 45.0)),
+        ("A100", _gpu("A100 SXM", 400.0, 63.0)),
         ("A10G", _gpu("A10G", 300.0)),
         ("A10", _gpu("A10", 150.0)),
         ("L40S", _gpu("L40S", 350.0)),

@@ -131,8 +131,15 @@ def read_observation(path: Path) -> ClusterObservation:
 
 
 def write_observation(path: Path, observation: ClusterObservation) -> None:
-    """Write an observation file."""
-    path.write_text(observation_to_json(observation), encoding="utf-8")
+    """Write an observation file.
+
+    Raises:
+        InputFileError: when it cannot be written.
+    """
+    try:
+        path.write_text(observation_to_json(observation), encoding="utf-8")
+    except OSError as error:
+        raise InputFileError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 class FileMetricsSource:

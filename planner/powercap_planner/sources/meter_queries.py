@@ -22,8 +22,7 @@ def cluster_queries(make: Expressions) -> tuple[Query, ...]:
     return (
         Query(
             name="gpu_count",
-            promql=f"count by ({model}) (count by ({uuid}, {model}) "
-            f"(last_over_time({GPU_WATTS}[1h])))",
+            promql=f"count by ({model}) ({make.gpu_lately(model)})",
             unit="GPUs",
             why="GPUs of the last hour by type, one per UUID (MIG repeats a device).",
         ),
@@ -47,9 +46,9 @@ def cluster_queries(make: Expressions) -> tuple[Query, ...]:
         ),
         Query(
             name="gpus_reporting",
-            promql=make.over_window(f"count({devices})"),
+            promql=make.over_window(f"count by (node) ({make.gpu_devices_by_node()})"),
             unit="GPUs",
-            why="How many GPUs that mean has: fewer than in the last hour makes it missing.",
+            why="How many GPUs of each node that mean has: fewer than before makes it missing.",
         ),
         Query(
             name="host_watts_all",
@@ -59,15 +58,15 @@ def cluster_queries(make: Expressions) -> tuple[Query, ...]:
         ),
         Query(
             name="hosts_reporting",
-            promql=f"count({make.node_host(idle=False)})",
+            promql=f"count by (node) ({make.node_host(idle=False)})",
             unit="nodes",
-            why="How many hosts that sum has.",
+            why="Which hosts that sum has.",
         ),
         Query(
-            name="gpu_nodes",
-            promql=f"count(count by (Hostname, hostname) (last_over_time({GPU_WATTS}[1h])))",
+            name="nodes",
+            promql=make.nodes(),
             unit="nodes",
-            why="Hosts with GPUs; the label's case changed after dcgm-exporter 4.5.3.",
+            why="Which nodes exist: what a node that is gone had is no longer expected.",
         ),
         Query(
             name="gpu_values_dropped",
@@ -85,18 +84,54 @@ def cluster_queries(make: Expressions) -> tuple[Query, ...]:
     )
 
 
+def device_queries(make: Expressions) -> tuple[Query, ...]:
+    """Return the queries about which GPUs and hosts exist, by node."""
+    hosts = f"{make.node_host(idle=False)} or {make.node_host_lately()}"
+    return (
+        Query(
+            name="gpu_hosts",
+            promql=f"count by (node) ({make.gpu_lately('node')})",
+            unit="GPUs",
+            why="GPUs of each host in the last hour by dcgm-exporter.",
+        ),
+        Query(
+            name="silent_gpus",
+            promql=make.gpu_long_silent("node", make.labels.gpu_model),
+            unit="W",
+            why="The most of each GPU that has been silent for over an hour and still exists.",
+        ),
+        Query(
+            name="kube_gpus",
+            promql=make.node_gpus(),
+            unit="GPUs",
+            why="GPUs of each node by Kubernetes: more than dcgm-exporter's, and some are unseen.",
+        ),
+        Query(
+            name="kepler_hosts",
+            promql=f"count by (node) ({hosts})",
+            unit="nodes",
+            why="Hosts that Kepler reports; others are charged as assumed.",
+        ),
+        Query(
+            name="silent_hosts",
+            promql=make.node_host_long_silent(),
+            unit="W",
+            why="The most of each host that has been silent for over an hour and still exists.",
+        ),
+    )
+
+
 def meter_queries(make: Expressions) -> tuple[Query, ...]:
     """Return the queries behind the measured total and its age."""
     uuid = make.labels.gpu_uuid
-    recent = f"max by ({uuid}) ({in_range(f'max_over_time({GPU_WATTS}[1h])', GPU_WATTS_LIMIT)})"
     devices = make.gpu_devices_mean()
     hosts = make.node_host(idle=False)
-    nodes = make.node_label
-    stamp = f"timestamp({make.node_metric()})"
+    valued = f"{devices} or {in_range(make.gpu_lately(), GPU_WATTS_LIMIT)}"
+    hosts_valued = f"{hosts} or {make.node_host_lately()}"
     return (
         Query(
             name="gpu_total_watts",
-            promql=f"sum({devices} or {recent})",
+            promql=f"sum({valued})",
             unit="W",
             why="All GPUs; one that fell silent counts with its last hour's maximum.",
         ),
@@ -108,13 +143,13 @@ def meter_queries(make: Expressions) -> tuple[Query, ...]:
         ),
         Query(
             name="gpus_valued",
-            promql=f"count({devices} or {recent})",
+            promql=f"count({valued})",
             unit="GPUs",
             why="How many GPUs that total has.",
         ),
         Query(
             name="gpus_known",
-            promql=f"count(count by ({uuid}) (last_over_time({GPU_WATTS}[1h])))",
+            promql=f"count({devices} or {make.gpu_lately()})",
             unit="GPUs",
             why="GPUs seen in the last hour: more than valued, and no total is given.",
         ),
@@ -126,9 +161,9 @@ def meter_queries(make: Expressions) -> tuple[Query, ...]:
         ),
         Query(
             name="host_total_watts",
-            promql=f"sum({hosts} or {make.node_host_recent()})",
+            promql=f"sum({hosts_valued})",
             unit="W",
-            why="All hosts; a silent one counts with its last hour's maximum.",
+            why="All hosts; one that fell silent counts with its last hour's maximum.",
         ),
         Query(
             name="hosts_measured_now",
@@ -138,13 +173,13 @@ def meter_queries(make: Expressions) -> tuple[Query, ...]:
         ),
         Query(
             name="hosts_valued",
-            promql=f"count({hosts} or {make.node_host_recent()})",
+            promql=f"count({hosts_valued})",
             unit="nodes",
             why="How many hosts that total has.",
         ),
         Query(
             name="oldest_host_sample",
-            promql=f"min(max by ({nodes}) ({stamp}) and on ({nodes}) {hosts})",
+            promql=f"min({make.node_host_stamp()} and on (node) {hosts})",
             unit="Unix s",
             why="The age check of the hosts.",
         ),

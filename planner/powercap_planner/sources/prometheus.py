@@ -13,25 +13,32 @@ from dataclasses import replace
 from powercap_planner.config import PrometheusConfig
 from powercap_planner.errors import DataMissingError
 from powercap_planner.observations import ClusterObservation, Finding, Reading
-from powercap_planner.sources import queries
+from powercap_planner.sources import devices, queries
 from powercap_planner.sources.history import History
-from powercap_planner.sources.meter_queries import cluster_queries, meter_queries
+from powercap_planner.sources.meter_queries import (
+    cluster_queries,
+    device_queries,
+    meter_queries,
+)
 from powercap_planner.sources.prometheus_api import PrometheusApi, Series
-from powercap_planner.sources.promql import GPU_WATTS, Expressions, KeplerFlavour, Query
-from powercap_planner.sources.snapshot import Snapshot, scalar
+from powercap_planner.sources.promql import GPU_WATTS, Expressions, KeplerFlavour
+from powercap_planner.sources.snapshot import Snapshot, assumed_host_watts, scalar
 
 _INSTANT = frozenset(
     {
         "gpu_sample_time",
         "min_replicas",
-        "max_replicas",
+        "highest_max_replicas",
         "gpu_count",
-        "gpu_nodes",
         "gpu_values_dropped",
         "gpus_shared",
     }
 )
 """Asked at the end of the history only; the others over its whole length."""
+
+
+_DEVICES_SECONDS = 60.0
+"""Which devices exist is asked again this often, s."""
 
 
 class PrometheusMetricsSource:
@@ -47,6 +54,7 @@ class PrometheusMetricsSource:
         self._history_api = PrometheusApi(config)
         self._meter_api = PrometheusApi(config)
         self._meter_lock = threading.Lock()
+        self._known_devices: tuple[float, devices.Devices] | None = None
 
     @property
     def name(self) -> str:
@@ -78,6 +86,8 @@ class PrometheusMetricsSource:
             flavour=flavour,
             labels=self._config.labels,
             rate_seconds=math.ceil(self._config.rate_window_seconds),
+            remember_seconds=math.ceil(self._config.remember_seconds),
+            remember_maximum_seconds=math.ceil(self._config.remember_maximum_seconds),
         )
         # One step more at the front: the growth of the queue needs what was before.
         history = History(start_seconds=now - step * length, step_seconds=step, length=length + 1)
@@ -94,10 +104,21 @@ class PrometheusMetricsSource:
                 )
                 history.add(query.name, answer)
         snapshot = Snapshot(
-            config=self._config, flavour=flavour, now=now, history=history, instants=instants
+            config=self._config,
+            flavour=flavour,
+            now=now,
+            history=history,
+            instants=instants,
+            existing=self._existing(api, make, at_seconds=now),
         )
-        measured = self.measure(now_seconds=now, window_seconds=self._config.power_window_seconds)
-        observation = snapshot.observation(measured=measured)
+        observation = snapshot.observation()
+        try:
+            seconds = self._config.power_window_seconds
+            observation = replace(
+                observation, measured=self.measure(now_seconds=now, window_seconds=seconds)
+            )
+        except DataMissingError as error:
+            findings.append(Finding(reason="PowerUnmeasured", message=f"{error}."))
         findings += snapshot.findings
         findings += [
             Finding(reason="PartialAnswer", message=f"Prometheus warns: {warning}")
@@ -106,13 +127,15 @@ class PrometheusMetricsSource:
         return replace(observation, findings=tuple(findings))
 
     def measure(self, *, now_seconds: float, window_seconds: float) -> Reading | None:
-        """Return the watts of all GPUs and hosts, mean over the window; None if not measured.
+        """Return the watts of all GPUs and hosts, mean over the window; None if nothing is.
 
-        A device that fell silent counts with the most it drew in the last hour, and the
-        reading's source says so. The reading is as old as its oldest part.
+        A device that fell silent counts with the most it drew before, a host with GPUs that
+        Kepler does not report with the watts assumed for it, and the reading's source says so.
+        The reading is as old as its oldest part.
 
         Raises:
             SourceError: Prometheus cannot be reached or refuses a query.
+            DataMissingError: a part is not measured, and nothing bounds it; the message names it.
         """
         with self._meter_lock:
             api, at = self._meter_api, now_seconds
@@ -123,12 +146,31 @@ class PrometheusMetricsSource:
                 window_seconds=math.ceil(max(window_seconds, self._config.power_window_seconds)),
                 flavour=flavour,
                 labels=self._config.labels,
+                rate_seconds=math.ceil(self._config.rate_window_seconds),
+                remember_seconds=math.ceil(self._config.remember_seconds),
             )
             values = {
                 query.name: scalar(api.instant(query.promql, at_seconds=at))
-                for query in (*meter_queries(make), *_nodes_query(make))
+                for query in meter_queries(make)
             }
-        return _reading(values, flavour=flavour, config=self._config)
+            existing = self._existing(api, make, at_seconds=at)
+        return _reading(values, existing=existing, flavour=flavour, config=self._config)
+
+    def _existing(
+        self, api: PrometheusApi, make: Expressions, *, at_seconds: float
+    ) -> devices.Devices:
+        """Return which devices exist, as of a minute ago at most: it takes reading a day."""
+        found = self._known_devices
+        if found is None or not 0 <= at_seconds - found[0] < _DEVICES_SECONDS:
+            existing = devices.compare(
+                **{
+                    query.name: api.instant(query.promql, at_seconds=at_seconds)
+                    for query in device_queries(make)
+                }
+            )
+            found = (at_seconds, existing)
+            self._known_devices = found
+        return found[1]
 
     def _missing(self, names: set[str], flavour: KeplerFlavour) -> list[Finding]:
         """Return a finding for each absent metric; raise for those that nothing replaces."""
@@ -160,37 +202,64 @@ class PrometheusMetricsSource:
         return findings
 
 
-def _nodes_query(make: Expressions) -> tuple[Query, ...]:
-    return tuple(query for query in cluster_queries(make) if query.name == "gpu_nodes")
-
-
 def _reading(
-    values: dict[str, float | None], *, flavour: KeplerFlavour, config: PrometheusConfig
+    values: dict[str, float | None],
+    *,
+    existing: devices.Devices,
+    flavour: KeplerFlavour,
+    config: PrometheusConfig,
 ) -> Reading | None:
     gpu, measured_at = values["gpu_total_watts"], values["oldest_gpu_sample"]
-    if gpu is None or measured_at is None or values["gpus_valued"] != values["gpus_known"]:
+    if not (values["gpus_known"] or existing.silent_gpus):
         return None
+    _require_all_gpus(values, existing)
+    if gpu is None or measured_at is None:
+        raise DataMissingError("no GPU is measured now")
+    gpu += math.fsum(existing.silent_gpu_watts)
     silent = round((values["gpus_known"] or 0) - (values["gpus_measured_now"] or 0))
-    notes = [f"{silent} silent GPUs at their hour's maximum"] if silent else []
+    silent += len(existing.silent_gpus)
+    notes = [f"{silent} silent GPUs at the most they drew before"] if silent else []
+    without = len(existing.hosts_without_kepler)
+    host, source = without * assumed_host_watts(config), "dcgm+assumed hosts"
     if flavour is KeplerFlavour.NONE:
-        nodes = values["gpu_nodes"]
-        if config.assumed_host_watts_per_node is None or nodes is None:
-            return None
-        host, source = config.assumed_host_watts_per_node * nodes, "dcgm+assumed hosts"
+        if config.assumed_host_watts_per_node is None:
+            raise DataMissingError(
+                "Prometheus has no host watts from Kepler, and "
+                "prometheus.assumed_host_watts_per_node is not stated"
+            )
     else:
         measured, host_at = values["host_total_watts"], values["oldest_host_sample"]
         if measured is None or host_at is None:
-            return None
-        host, source = measured, "dcgm+kepler"
+            raise DataMissingError("Kepler's host watts are not measured now")
+        host += measured + math.fsum(existing.silent_host_watts)
+        source = "dcgm+kepler"
         measured_at = min(measured_at, host_at)
         silent = round((values["hosts_valued"] or 0) - (values["hosts_measured_now"] or 0))
+        silent += len(existing.silent_hosts)
         if silent:
-            notes.append(f"{silent} silent hosts at their hour's maximum")
+            notes.append(f"{silent} silent hosts at the most they drew before")
+        if without:
+            notes.append(f"{without} hosts without Kepler at {assumed_host_watts(config):g} W")
     return Reading(
         power_watts=gpu + host,
         measured_at_seconds=measured_at,
         source=f"{source} ({', '.join(notes)})" if notes else source,
     )
+
+
+def _require_all_gpus(values: dict[str, float | None], existing: devices.Devices) -> None:
+    """Raise where a GPU that exists has no value: a part is not taken for the whole."""
+    known = round(values["gpus_known"] or 0) + len(existing.silent_gpus)
+    valued = round(values["gpus_valued"] or 0) + len(existing.silent_gpu_watts)
+    if valued != known:
+        raise DataMissingError(
+            f"watts of {valued} of {known} GPUs are measured; the others report what cannot be"
+        )
+    if existing.unreported_count:
+        raise DataMissingError(
+            f"Kubernetes counts {existing.unreported_count} GPUs that dcgm-exporter does not "
+            f"report ({existing.unreported_text}): their watts are not measured"
+        )
 
 
 def _metric_names(series: tuple[Series, ...]) -> set[str]:

@@ -21,6 +21,10 @@ MOMENTS = 10
 LEAST_MOMENTS = 4
 LEAST_MOMENT_SECONDS = 15
 """Exporters are scraped about this often: closer moments tell nothing more, s."""
+MAXIMUM_STEP_SECONDS = 3600
+"""Maxima are looked for in the past this often, s."""
+MEMORY_STEP_SECONDS = 900
+"""Devices that have been silent for over an hour are looked for this often, s."""
 
 
 GPU_WATTS = "DCGM_FI_DEV_POWER_USAGE"
@@ -54,6 +58,10 @@ class Expressions:
     labels: PrometheusLabels
     rate_seconds: int = 120
     """Window of rates that are taken at each moment of ``over_window``, s."""
+    remember_seconds: int = 86400
+    """A device that falls silent is expected for so long, s."""
+    remember_maximum_seconds: int = 2_592_000
+    """The highest maximum of an autoscaler counts for so long, s."""
 
     @property
     def window(self) -> str:
@@ -67,6 +75,16 @@ class Expressions:
         # Never so far apart that a short window holds none.
         apart = max(1, min(apart, self.window_seconds // LEAST_MOMENTS))
         return f"[{self.window_seconds}s:{apart}s]"
+
+    @property
+    def memory(self) -> str:
+        """The time that devices are remembered, as a subquery."""
+        return f"[{self.remember_seconds}s:{MEMORY_STEP_SECONDS}s]"
+
+    @property
+    def maximum_memory(self) -> str:
+        """The time that maxima are remembered, as a subquery."""
+        return f"[{self.remember_maximum_seconds}s:{MAXIMUM_STEP_SECONDS}s]"
 
     def over_window(self, expression: str) -> str:
         """Return the mean of an expression over the window's moments; absent counts as nothing.
@@ -144,6 +162,45 @@ class Expressions:
         # Not of each series: a device has another one when a pod takes or leaves it.
         return f"avg_over_time(({self.gpu_devices()}){self.moments})"
 
+    def gpu_devices_by_node(self) -> str:
+        """Watts now of each device with the node it is on."""
+        return f"max by ({self.labels.gpu_uuid}, node) ({_on_node(gpu_now(GPU_WATTS))})"
+
+    def gpu_lately(self, *keep: str) -> str:
+        """Return the most watts of each device in the last hour, unless its node is gone."""
+        return self._not_gone(f"max_over_time({GPU_WATTS}[1h])", "[1h]", *keep)
+
+    def gpu_long_silent(self, *keep: str) -> str:
+        """Return the same of devices that are remembered and were not seen in the last hour."""
+        # A day of all series is slow to read: asked apart, and not each time.
+        longer = self._not_gone(f"max_over_time({GPU_WATTS}{self.memory})", self.memory, *keep)
+        return f"{longer} unless on ({self.labels.gpu_uuid}) max_over_time({GPU_WATTS}[1h])"
+
+    def _not_gone(self, of_devices: str, span: str, *keep: str) -> str:
+        labels = ", ".join((self.labels.gpu_uuid, *keep))
+        gone = self.gone_nodes(span)
+        return f"max by ({labels}) ({_on_node(of_devices)} unless on (node) ({gone}))"
+
+    def nodes(self) -> str:
+        """Return {node} = 1 for each node of Kubernetes."""
+        return f"max by (node) ({renamed('kube_node_info', node=self.labels.kube_node)})"
+
+    def gone_nodes(self, span: str) -> str:
+        """Return the nodes that kube-state-metrics knew and no longer knows, while it answers."""
+        before = renamed(f"max_over_time(kube_node_info{span})", node=self.labels.kube_node)
+        return (
+            f"max by (node) ({before}) unless on (node) {self.nodes()} "
+            "and on () count(kube_node_info)"
+        )
+
+    def node_gpus(self) -> str:
+        """GPUs that Kubernetes counts by node, healthy or not."""
+        selector = (
+            '{__name__=~"kube_node_status_(capacity|allocatable)",'
+            f'resource="{self.labels.gpu_resource}"}}'
+        )
+        return f"max by (node) ({renamed(selector, node=self.labels.kube_node)}) > 0"
+
     def gpu_by_pod(self, of_metric: Callable[[str], str], *keep: str) -> str:
         """Return an expression of the GPU metric by (namespace, pod) and the labels to keep."""
         # Without honorLabels the workload is in exported_pod, and pod names the exporter: that
@@ -183,12 +240,6 @@ class Expressions:
             return "kepler_node_package_joules_total"
         return f'kepler_node_cpu_watts{{zone="{self.labels.kepler_zone}"}}'
 
-    @property
-    def node_label(self) -> str:
-        """Labels that name one host."""
-        legacy = self.flavour is KeplerFlavour.LEGACY
-        return "instance, exported_instance" if legacy else "node_name"
-
     def node_host(self, *, idle: bool) -> str:
         """Host watts by node; the total is active and idle."""
         if self.flavour is KeplerFlavour.LEGACY:
@@ -200,17 +251,42 @@ class Expressions:
             of_part = f"avg_over_time({metric}{zone}[{self.window}])"
         return self._summed_by_node(of_part)
 
-    def node_host_recent(self) -> str:
-        """Return the most watts of each host in the last hour."""
+    def node_host_lately(self) -> str:
+        """Return the most watts of each host in the last hour, unless its node is gone."""
+        span = "[1h:1m]" if self.flavour is KeplerFlavour.LEGACY else "[1h]"
+        return f"({self._most_by_node(span)} unless on (node) ({self.gone_nodes('[1h]')}))"
+
+    def node_host_long_silent(self) -> str:
+        """Return the same of hosts that are remembered and were not seen in the last hour."""
+        span = "[1h:1m]" if self.flavour is KeplerFlavour.LEGACY else "[1h]"
+        return (
+            f"{self._most_by_node(self.memory)} unless on (node) {self._most_by_node(span)} "
+            f"unless on (node) ({self.gone_nodes(self.memory)})"
+        )
+
+    def _most_by_node(self, span: str) -> str:
+        of_part = self.node_metric()
         if self.flavour is KeplerFlavour.LEGACY:
-            return self._summed_by_node("rate(kepler_node_package_joules_total[1h])")
-        return self._summed_by_node(f"max_over_time({self.node_metric()}[1h])")
+            of_part = f"rate({of_part}[{self.rate_seconds}s])"
+        return self._summed_by_node(f"max_over_time({of_part}{span})")
+
+    def node_host_stamp(self) -> str:
+        """Return the time of each host's latest sample by node."""
+        return f"max by (node) ({self._on_kepler_node(f'timestamp({self.node_metric()})')})"
 
     def _summed_by_node(self, of_part: str) -> str:
-        parts = "package, mode" if self.flavour is KeplerFlavour.LEGACY else "path"
-        deduplicated = f"max by ({self.node_label}, {parts}) ({of_part})"
-        total = f"sum by ({self.node_label}) ({deduplicated})"
-        return in_range(total, NODE_HOST_WATTS_LIMIT)
+        is_legacy = self.flavour is KeplerFlavour.LEGACY
+        node = "instance, exported_instance" if is_legacy else "node_name"
+        parts = "package, mode" if is_legacy else "path"
+        total = f"sum by ({node}) (max by ({node}, {parts}) ({of_part}))"
+        return in_range(f"max by (node) ({self._on_kepler_node(total)})", NODE_HOST_WATTS_LIMIT)
+
+    def _on_kepler_node(self, expression: str) -> str:
+        if self.flavour is not KeplerFlavour.LEGACY:
+            return renamed(expression, node="node_name")
+        # Kepler's own label wins over the scraped address, whose port is cut off.
+        by_address = _copied(expression, "node", "instance", "(.*?)(:[0-9]+)?")
+        return _copied(by_address, "node", "exported_instance", "(.+)")
 
     def serving_fold(self, expression: str) -> str:
         """Rename the labels that name the pod of an inference server."""
@@ -248,3 +324,12 @@ def renamed(expression: str, **names: str) -> str:
         if label != target:
             expression = f'label_replace({expression}, "{target}", "$1", "{label}", "(.*)")'
     return expression
+
+
+def _on_node(devices: str) -> str:
+    """Copy dcgm-exporter's host name; the label's case changed after 4.5.3."""
+    return _copied(_copied(devices, "node", "Hostname", "(.+)"), "node", "hostname", "(.+)")
+
+
+def _copied(expression: str, target: str, label: str, pattern: str) -> str:
+    return f'label_replace({expression}, "{target}", "$1", "{label}", "{pattern}")'

@@ -9,7 +9,11 @@ parts it has, so that a part that is missing makes the sum missing, never smalle
 
 from __future__ import annotations
 
-from powercap_planner.sources.meter_queries import cluster_queries, meter_queries
+from powercap_planner.sources.meter_queries import (
+    cluster_queries,
+    device_queries,
+    meter_queries,
+)
 from powercap_planner.sources.promql import (
     GPU_WATTS,
     RUNNING_REQUESTS,
@@ -71,6 +75,7 @@ def all_queries(make: Expressions) -> tuple[Query, ...]:
         inventory(),
         *workload_queries(make),
         *cluster_queries(make),
+        *device_queries(make),
         *meter_queries(make),
     )
 
@@ -138,21 +143,22 @@ def _replicas(make: Expressions) -> tuple[Query, ...]:
     name = make.kube_deployment
     alive = make.kube('kube_pod_status_phase{phase=~"Pending|Running|Unknown"}') + " == 1"
     pods = f"{make.owner()} and on (namespace, pod) ({alive})"
-    hpa = (
-        f"max by ({make.labels.kube_namespace}, horizontalpodautoscaler, scaletargetref_name) "
-        '(kube_horizontalpodautoscaler_info{scaletargetref_kind="Deployment"})'
-    )
     limit = (
         "max by (namespace, deployment) (label_replace({fold}, "
         '"deployment", "$1", "scaletargetref_name", "(.*)"))'
     )
     space = make.labels.kube_namespace
 
-    def bound(which: str) -> str:
+    def bound(which: str, span: str = "") -> str:
+        def of(metric: str) -> str:
+            return f"max_over_time({metric}{span})" if span else metric
+
+        info = of('kube_horizontalpodautoscaler_info{scaletargetref_kind="Deployment"}')
         joined = (
-            f"{hpa} * on ({space}, horizontalpodautoscaler) group_left () "
+            f"max by ({space}, horizontalpodautoscaler, scaletargetref_name) ({info}) "
+            f"* on ({space}, horizontalpodautoscaler) group_left () "
             f"max by ({space}, horizontalpodautoscaler) "
-            f"(kube_horizontalpodautoscaler_spec_{which}_replicas)"
+            f"({of(f'kube_horizontalpodautoscaler_spec_{which}_replicas')})"
         )
         return limit.format(fold=renamed(joined, namespace=space))
 
@@ -207,9 +213,15 @@ def _replicas(make: Expressions) -> tuple[Query, ...]:
         ),
         Query(
             name="max_replicas",
-            promql=bound("max"),
+            promql=bound("max", f"[{make.window}]"),
             unit="replicas",
-            why="The same; under a plan in force it is the planned maximum.",
+            why="The same, the highest of the window: a client may have lowered it since.",
+        ),
+        Query(
+            name="highest_max_replicas",
+            promql=bound("max", make.maximum_memory),
+            unit="replicas",
+            why="The highest of all the time that maxima are remembered, hour by hour.",
         ),
     )
 

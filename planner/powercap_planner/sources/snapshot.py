@@ -13,7 +13,12 @@ from powercap_planner.observations import (
     DeploymentObservation,
     Finding,
     FloatArray,
-    Reading,
+)
+from powercap_planner.sources.devices import (
+    ASSUMED_HOST_WATTS,
+    UNREPORTED_GPU,
+    Devices,
+    short_name,
 )
 from powercap_planner.sources.history import (
     WORKLOAD,
@@ -27,9 +32,9 @@ from powercap_planner.sources.history import (
     where_nearly_complete,
 )
 from powercap_planner.sources.prometheus_api import Series
-from powercap_planner.sources.promql import KeplerFlavour
+from powercap_planner.sources.promql import GPU_WATTS_LIMIT, KeplerFlavour
 
-HOUR_SECONDS = 3600
+NODE = ("node",)
 
 
 class Snapshot:
@@ -41,6 +46,7 @@ class Snapshot:
         now: the evaluation time, Unix s.
         history: the range answers, one window longer at the front than the observation.
         instants: the answers at the evaluation time, by query name.
+        existing: which GPUs and hosts exist.
     """
 
     def __init__(
@@ -51,16 +57,18 @@ class Snapshot:
         now: int,
         history: History,
         instants: dict[str, tuple[Series, ...]],
+        existing: Devices,
     ) -> None:
         self._config = config
         self._flavour = flavour
         self._now = now
         self._history = history
         self._instants = instants
+        self._existing = existing
         self.findings: list[Finding] = history.findings
 
-    def observation(self, *, measured: Reading | None) -> ClusterObservation:
-        """Return the observation, whose findings are in ``findings``.
+    def observation(self) -> ClusterObservation:
+        """Return the observation without a reading of now; its findings are in ``findings``.
 
         Raises:
             DataMissingError: the hosts' idle watts are not measured.
@@ -81,8 +89,12 @@ class Snapshot:
             for key in sorted(history.keys("parked_gpu_watts", (model,)))
             if (watts := median_finite(history.of("parked_gpu_watts", key, (model,)))) is not None
         }
-        if measured is None:
-            self._find("PowerUnmeasured", "No total watts of all GPUs and hosts is measured now.")
+        existing = self._existing
+        for one in existing.silent_gpus:
+            name = one.labels.get(model, "")
+            gpu_count[name] = gpu_count.get(name, 0) + 1
+        if existing.unreported_count:
+            gpu_count[UNREPORTED_GPU] = existing.unreported_count
         return ClusterObservation(
             time_seconds=history.time_seconds[1:],
             step_seconds=float(history.step_seconds),
@@ -91,7 +103,7 @@ class Snapshot:
             parked_gpu_watts=parked,
             host_idle_watts=self._host_idle_watts(),
             total_watts=self._total_watts()[1:],
-            measured=measured,
+            measured=None,
         )
 
     def _deployment(self, key: Key) -> DeploymentObservation:
@@ -119,7 +131,7 @@ class Snapshot:
             ttft_p95_seconds=history.of("ttft_p95_seconds", key)[1:],
             itl_p95_seconds=history.of("itl_p95_seconds", key)[1:],
             min_replicas=self._whole_now("min_replicas", key),
-            max_replicas=self._whole_now("max_replicas", key),
+            max_replicas=self._highest_maximum(key),
         )
 
     def _power(self, key: Key, *, ready: FloatArray, present: FloatArray) -> FloatArray:
@@ -208,18 +220,21 @@ class Snapshot:
     def _whole_now(self, name: str, key: Key) -> int | None:
         return _whole(_value_of(self._instants[name], key))
 
+    def _highest_maximum(self, key: Key) -> int | None:
+        seen = self._history.of("max_replicas", key)
+        longer = _value_of(self._instants["highest_max_replicas"], key)
+        seen = np.append(seen, np.nan if longer is None else longer)
+        return round(np.nanmax(seen)) if np.isfinite(seen).any() else None
+
     def _host_idle_watts(self) -> float:
-        assumed = self._config.assumed_host_watts_per_node
-        if self._flavour is KeplerFlavour.NONE and assumed is not None:
-            return assumed * (scalar(self._instants["gpu_nodes"]) or 0.0)
-        history = self._history
-        windows = _windows_per_hour(history)
-        reporting = history.total("hosts_reporting")
+        if self._flavour is KeplerFlavour.NONE:
+            return self._assumed_hosts_watts()
+        reporting = self._parts("hosts_reporting")
         idle = median_finite(
             where_complete(
-                history.total("host_idle_watts"),
+                self._history.total("host_idle_watts"),
                 parts=reporting,
-                expected=most_in_trailing(reporting, windows=windows),
+                expected=self._expected("hosts_reporting"),
             )
         )
         if idle is None:
@@ -227,23 +242,57 @@ class Snapshot:
                 "Kepler is scraped, but gives no idle watts of the hosts "
                 '(kepler_node_cpu_idle_watts, or kepler_node_package_joules_total{mode="idle"})'
             )
-        return idle
+        return idle + self._assumed_hosts_watts()
+
+    def _assumed_hosts_watts(self) -> float:
+        return len(self._existing.hosts_without_kepler) * assumed_host_watts(self._config)
 
     def _total_watts(self) -> FloatArray:
         history = self._history
-        windows = _windows_per_hour(history)
-        total = np.zeros(history.length)
+        # What nobody measures counts at what it can draw: a total without it would be too small.
+        unseen = self._existing.unreported_count * GPU_WATTS_LIMIT + self._assumed_hosts_watts()
+        total = np.full(history.length, float(unseen))
         for watts, count in (
             ("gpu_watts_all", "gpus_reporting"),
             ("host_watts_all", "hosts_reporting"),
         ):
             if watts == "host_watts_all" and self._flavour is KeplerFlavour.NONE:
-                total += self._host_idle_watts()
                 continue
-            parts = history.total(count)
-            expected = most_in_trailing(parts, windows=windows)
-            total += where_complete(history.total(watts), parts=parts, expected=expected)
+            total += where_complete(
+                history.total(watts), parts=self._parts(count), expected=self._expected(count)
+            )
         return total
+
+    def _parts(self, count: str) -> FloatArray:
+        """Return the parts that report in each window, NaN where none does."""
+        nodes = [self._history.of(count, key, NODE) for key in self._nodes(count)]
+        if not nodes:
+            return np.full(self._history.length, np.nan)
+        stacked = np.array(nodes)
+        reporting: FloatArray = np.nan_to_num(stacked).sum(axis=0)
+        return np.where(np.isfinite(stacked).any(axis=0), reporting, np.nan)
+
+    def _expected(self, count: str) -> FloatArray:
+        """Return the parts there must be: the most lately, of nodes that still exist."""
+        history = self._history
+        windows = max(1, math.ceil(self._config.remember_seconds / history.step_seconds))
+        exists = {
+            short_name(key[0]): np.isfinite(history.of("nodes", key, NODE))
+            for key in history.keys("nodes", NODE)
+        }
+        # While kube-state-metrics says nothing of any node, none is known to be gone.
+        is_answered = np.any([*exists.values(), np.zeros(history.length, dtype=np.bool_)], axis=0)
+        always = np.ones(history.length, dtype=np.bool_)
+        expected = np.zeros(history.length)
+        for key in self._nodes(count):
+            parts = history.of(count, key, NODE)
+            most = np.maximum(most_in_trailing(parts, windows=min(windows, history.length)), 0.0)
+            is_gone = is_answered & ~exists.get(short_name(key[0]), always)
+            expected += np.where(is_gone, np.nan_to_num(parts), most)
+        return expected
+
+    def _nodes(self, count: str) -> list[Key]:
+        return sorted(self._history.keys(count, NODE))
 
     def _report_counts(self) -> None:
         if dropped := scalar(self._instants["gpu_values_dropped"]):
@@ -255,6 +304,17 @@ class Snapshot:
             self._find(
                 "GpuShared",
                 f"{shared:.0f} GPUs are held by several pods; each pod is charged all of it.",
+            )
+        existing = self._existing
+        if existing.unreported_count:
+            self._find(
+                "GpuUnreported",
+                f"Kubernetes counts {existing.unreported_count} GPUs that dcgm-exporter does not "
+                f"report ({existing.unreported_text}): planned with {GPU_WATTS_LIMIT} W each.",
+            )
+        if existing.hosts_without_kepler and self._flavour is not KeplerFlavour.NONE:
+            self.findings.append(
+                existing.host_finding(watts_per_host=assumed_host_watts(self._config))
             )
 
     def _find(self, reason: str, message: str, deployment: str = "") -> None:
@@ -273,6 +333,12 @@ def _over_window(mean: FloatArray, *, at_end: FloatArray) -> FloatArray:
     """Return the window's mean where there is one, else what was at its end."""
     chosen: FloatArray = np.where(np.isfinite(mean), mean, at_end)
     return chosen
+
+
+def assumed_host_watts(config: PrometheusConfig) -> float:
+    """Return the watts charged for a host with GPUs that Kepler does not report."""
+    stated = config.assumed_host_watts_per_node
+    return ASSUMED_HOST_WATTS if stated is None else stated
 
 
 def scalar(series: tuple[Series, ...]) -> float | None:
@@ -297,7 +363,3 @@ def _whole(value: float | None) -> int | None:
 
 def _shown(values: FloatArray) -> str:
     return "0" if math.isnan(values[-1]) else f"{values[-1]:g}"
-
-
-def _windows_per_hour(history: History) -> int:
-    return max(1, min(HOUR_SECONDS // history.step_seconds, history.length))

@@ -223,7 +223,7 @@ class Deployment(_message.Message):
     min_replicas: _builtins.int
     """Least replicas the plan may allow (a floor); unset means 1, for ceilings at least 1."""
     max_replicas: _builtins.int
-    """The user's own maximum; unset means what the autoscaler's metrics say."""
+    """The user's own maximum; unset means the highest that the autoscaler's metrics say of 30 days."""
     weight: _builtins.float
     """Value of a served token relative to others of the same kind, more than 0; unset means 1."""
     priority: _builtins.int
@@ -470,7 +470,7 @@ class CapResult(_message.Message):
     shadow_price_high: _builtins.float
     is_binding: _builtins.bool
     least_cap_watts: _builtins.float
-    """Least cap at the meter that would keep every floor; 0 when none yielded."""
+    """Least cap at the meter that would keep every floor; 0 when all are kept or it is not known."""
     def __init__(
         self,
         *,
@@ -621,6 +621,7 @@ class GetStatusResponse(_message.Message):
     CAPS_FIELD_NUMBER: _builtins.int
     SOURCES_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -629,6 +630,10 @@ class GetStatusResponse(_message.Message):
     def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___SourceStatus]: ...
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelStatus]: ...
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]:
+        """What the last observation lacks or assumes, one sentence each."""
+
     def __init__(
         self,
         *,
@@ -636,10 +641,11 @@ class GetStatusResponse(_message.Message):
         caps: _abc.Iterable[Global___CapStatus] | None = ...,
         sources: _abc.Iterable[Global___SourceStatus] | None = ...,
         models: _abc.Iterable[Global___ModelStatus] | None = ...,
+        findings: _abc.Iterable[Global___Finding] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caps", b"caps", "models", b"models", "sources", b"sources", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caps", b"caps", "findings", b"findings", "models", b"models", "sources", b"sources", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
