@@ -41,7 +41,7 @@ def explain_planned(
 
 def one_more_watts(problem: PlanningProblem, *, deployment: int, option: int) -> float:
     """Return the upper watts that the next option is charged more, W."""
-    upper = problem.upper_watts[0, deployment, 0]
+    upper = problem.upper_watts[deployment, 0]
     return float(upper[option + 1] - upper[option])
 
 

@@ -24,16 +24,16 @@ from powercap_planner.explain import explain_planned, explain_unplanned, one_mor
 from powercap_planner.gather import gather_inputs
 from powercap_planner.grid.weight import GridConditions
 from powercap_planner.inputs import PlanningInputs, PlanningSettings, TargetInputs
-from powercap_planner.lowest import lowest_plan
 from powercap_planner.observations import ClusterObservation, Finding, ReplicaRule
 from powercap_planner.outcome import CapOutcome, PlanOutcome, TargetOutcome
-from powercap_planner.request import ObjectiveKind, PlanRequest
+from powercap_planner.request import PlanRequest
 from powercap_solver.certificate import verify
 from powercap_solver.files import problem_to_json
-from powercap_solver.ladder import solve
+from powercap_solver.ladder import solve, solve_lowest
 from powercap_solver.plan import Plan, PlanStatus
 from powercap_solver.problem import PlanningProblem
 from powercap_solver.settings import Objective, SolveSettings
+from powercap_solver.warm import WarmStart
 
 _logger = logging.getLogger(__name__)
 
@@ -85,14 +85,16 @@ def plan_inputs(
     now_seconds: float,
     valid_seconds: float,
     solve_settings: SolveSettings | None = None,
+    warm: WarmStart | None = None,
 ) -> PlanOutcome:
     """Return the verified plan for inputs that are already gathered, from a file or a what-if."""
     settings = replace(
         solve_settings or SolveSettings(),
+        objective=Objective(inputs.objective.kind.value),
         stability_tolerance=inputs.objective.stability_tolerance_fraction,
     )
     problem = build_problem(inputs)
-    plan, findings = solve_verified(problem, inputs.objective.kind, settings)
+    plan, findings = solve_verified(problem, settings, warm=warm)
     allowed = {
         one.key: int(problem.replicas[row, plan.choice[row, 0]])
         for row, one in enumerate(inputs.planned)
@@ -118,17 +120,23 @@ def plan_inputs(
 
 
 def solve_verified(
-    problem: PlanningProblem, kind: ObjectiveKind, settings: SolveSettings
+    problem: PlanningProblem, settings: SolveSettings, *, warm: WarmStart | None = None
 ) -> tuple[Plan, tuple[Finding, ...]]:
-    """Return a plan whose certificate holds; the lowest one when the solver's does not."""
-    plan = solve(problem, settings=replace(settings, objective=Objective(kind.value)))
+    """Return a plan whose certificate holds; the lowest one when the solver's does not.
+
+    Raises:
+        ProblemError: when the problem lacks what the objective needs.
+    """
+    plan = solve(problem, settings=settings, warm=warm)
+    # The ladder has checked each of its rungs but the last. Here the planner answers for what
+    # leaves it, whatever the ladder was told: it costs milliseconds at its sizes.
     violations = verify(problem, plan)
     if not violations:
         return plan, ()
     for violation in violations:
         _logger.error("plan refused: %s", violation)
     message = f"the solver's plan was refused ({violations[0]}): the lowest is used"
-    return lowest_plan(problem), (Finding(reason="PlanRefused", message=message),)
+    return solve_lowest(problem), (Finding(reason="PlanRefused", message=message),)
 
 
 def _safe_maxima(
@@ -136,7 +144,7 @@ def _safe_maxima(
 ) -> dict[str, int]:
     """Return the replicas that fit by nameplate alone, none above the plan's."""
     problem = build_safe_problem(inputs, allowed=allowed)
-    plan, _ = solve_verified(problem, ObjectiveKind.THROUGHPUT, settings)
+    plan, _ = solve_verified(problem, replace(settings, objective=Objective.THROUGHPUT))
     return {
         key: int(problem.replicas[row, plan.choice[row, 0]])
         for row, key in enumerate(problem.deployments)
@@ -161,7 +169,7 @@ def _planned_outcome(
         replicas_now=one.present_replicas,
         reason=explain_planned(one, problem=problem, plan=plan, deployment=row),
         planned_watts=float(problem.power_watts[row, 0, option]),
-        charged_watts=float(problem.upper_watts[0, row, 0, option]),
+        charged_watts=float(problem.upper_watts[row, 0, option]),
         charged_watts_per_replica=charged_watts_per_replica(one, inputs),
         load_tps=float(problem.load_tps[row, 0]),
         served_tps=float(problem.served_tps[row, 0, option]),

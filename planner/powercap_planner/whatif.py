@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from powercap_planner.errors import RequestError
@@ -10,6 +11,9 @@ from powercap_planner.grid.weight import GridConditions, GridSignal
 from powercap_planner.inputs import PlanningInputs, TargetInputs
 from powercap_planner.observations import ReplicaRule
 from powercap_planner.outcome import TargetStatus
+
+_MOST_LISTED = 12
+"""Names in one message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,18 +59,24 @@ def apply(inputs: PlanningInputs, what_if: WhatIf) -> PlanningInputs:
     return replace(inputs, cap=cap, grid=grid, targets=targets)
 
 
-def resolve(name: str, keys: tuple[str, ...]) -> str:
+def resolve(name: str, keys: tuple[str, ...], *, option: str = "replicas") -> str:
     """Return the key that a name means.
 
     Raises:
-        RequestError: when it means none, or more than one.
+        RequestError: when it means none, or more than one, under the name of the option.
     """
-    matches = [key for key in keys if name in (key, key.partition("/")[2])]
+    matches = tuple(key for key in keys if name in (key, key.partition("/")[2]))
     if len(matches) == 1:
         return matches[0]
-    accepted = ", ".join(matches or keys)
     problem = "is in several namespaces" if matches else "is not known"
-    raise RequestError("replicas", f"{name} {problem}; accepted: {accepted}")
+    raise RequestError(option, f"{name} {problem}; accepted: {listed(matches or keys)}")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names for a message, the first of them where they are many."""
+    more = len(names) - _MOST_LISTED
+    rest = f" and {more:,} more" if more > 0 else ""
+    return ", ".join(names[:_MOST_LISTED]) + rest
 
 
 def _changed(one: TargetInputs, factor: float | None, pin: int | None) -> TargetInputs:

@@ -1,340 +1,214 @@
 """An independent check of a plan against its problem, in plain numpy and ``math.fsum``.
 
-Shares nothing with the methods. What it proves: the choices exist, the caps hold, every number
-the plan states about its choices is what the choices give, every stage keeps the stages before
-it, and every bound lies on the right side. What it cannot prove: that a bound is no tighter than
-the truth; for that, solve again with another back end.
+Shares nothing with the methods. What it proves: the choices exist, every limit holds (caps, GPU
+pools, watts per step, budgets, ramps), every number the plan states about its choices is what
+the choices give, every stage keeps the stages before it, and every bound lies on the right side.
+What it cannot prove: that a bound is no tighter than the truth; for that, solve again with
+another method.
+
+A cap, pool or budget that even the least choice exceeds counts as that least use, and the status
+must then be ``cap_infeasible``. A plan of that status without stages must be the lowest draw.
 """
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from powercap_solver.plan import Plan, PlanStatus, StageResult, StoppedBy
-from powercap_solver.problem import IntArray, PlanningProblem
-from powercap_solver.recomputed import (
-    BACK,
-    CHANGE,
-    FLOORS,
-    RATIO,
-    SERVED,
-    class_shortfalls,
-    drawn_watts,
-    least_drawn_watts,
-    objective_of,
-    picked,
-    ratio_of,
-    shortfalls,
-    value_of,
+from powercap_solver.certificate_claims import (
+    check_binding,
+    check_least_caps,
+    check_yielded,
+    told,
 )
+from powercap_solver.certificate_stages import check_stages
+from powercap_solver.plan import Plan, PlanStatus, StoppedBy
+from powercap_solver.problem import PlanningProblem
+from powercap_solver.recomputed import NET_VALUE, OBJECTIVES, Chosen
+from powercap_solver.recomputed_limits import CAP_TOLERANCE, LimitRows, Limits
 
-CAP_TOLERANCE = 1e-9
-"""Share of a cap by which it may be exceeded."""
-TOLERANCE = 1e-7
-"""Relative, on sums recomputed and on what a stage keeps."""
-_SERVED_TOLERANCE = 0.002
-
-_ORDER = (FLOORS, SERVED, RATIO, CHANGE, BACK)
-_REQUIRED = (FLOORS, SERVED, BACK)
-_MINIMISED = (FLOORS, CHANGE)
-_RUNGS = ("exact", "greedy", "lowest")
+_FAST, _COMPACT, _GREEDY, _IN_FORCE, _LOWEST = "fast", "compact", "greedy", "in_force", "lowest"
+_RUNGS = (_FAST, _COMPACT, _GREEDY, _IN_FORCE, _LOWEST)
 
 
 def verify(problem: PlanningProblem, plan: Plan) -> tuple[str, ...]:
     """Check ``plan`` against ``problem``; every sentence returned is something wrong with it."""
-    misshapen = _shapes(problem, plan)
-    if misshapen:
-        return misshapen
+    unreadable = _unreadable(problem, plan)
+    if unreadable:
+        return tuple(unreadable)
+    limits = Limits(problem=problem, kappa=plan.kappa)
+    chosen = Chosen(problem=problem, objective=plan.objective, choice=plan.choice)
+    rows = limits.rows(plan.choice)
     return (
-        *_caps(problem, plan),
+        *_kappa(problem, plan),
+        *_watts(problem, plan, rows[0]),
         *_prices(plan),
-        *_yielded(problem, plan),
-        *_least_caps(problem, plan),
-        *_stages(problem, plan),
-        *_kept(problem, plan),
-        *_status(problem, plan),
+        *check_yielded(problem, plan, chosen),
+        *check_least_caps(problem, plan),
+        *check_binding(plan, limits, rows),
+        *check_stages(problem, plan, limits, chosen, rows),
+        *_status(problem, plan, limits, chosen, rows),
     )
 
 
-def _shapes(problem: PlanningProblem, plan: Plan) -> tuple[str, ...]:
-    choices = (len(problem.deployments), len(problem.period_seconds))
-    expected = {
+def _unreadable(problem: PlanningProblem, plan: Plan) -> list[str]:
+    """What makes everything else meaningless: shapes, places, the objective."""
+    choices, caps = problem.load_tps.shape, problem.cap_watts.shape
+    expected: dict[str, tuple[int, ...]] = {
         "choice": choices,
         "stage_choice": (len(plan.stages), *choices),
-        "upper_watts": problem.cap_watts.shape,
-        "headroom_watts": problem.cap_watts.shape,
-        "shadow_price_low": problem.cap_watts.shape,
-        "shadow_price_high": problem.cap_watts.shape,
-        "least_cap_watts": problem.cap_watts.shape,
+        "upper_watts": caps,
+        "headroom_watts": caps,
+        "shadow_price_low": caps,
+        "shadow_price_high": caps,
+        "least_cap_watts": caps,
+        "kappa": (0, 0) if problem.expected is None else caps,
     }
     wrong = [
         f"{name} has shape {getattr(plan, name).shape}, the problem asks for {shape}"
         for name, shape in expected.items()
         if getattr(plan, name).shape != shape
     ]
+    if plan.objective not in OBJECTIVES:
+        wrong.append(f"objective is {plan.objective!r}; accepted: {', '.join(OBJECTIVES)}")
+    grid = problem.grid
+    if plan.objective == NET_VALUE and (grid is None or grid.token_price_per_million is None):
+        wrong.append("objective is 'net_value'; the problem has no grid.token_price_per_million")
     if wrong:
-        return tuple(wrong)
-    for label, choice in (("choice", plan.choice), ("stage_choice", plan.stage_choice)):
-        outside = np.argwhere((choice < 0) | (choice >= problem.option_count[:, None]))
-        for index in outside.tolist():
-            wrong.append(
-                f"{label}{index} is {choice[tuple(index)]}, {problem.deployments[index[-2]]} has "
-                f"{problem.option_count[index[-2]]} options"
-            )
+        return wrong
+    for name in ("choice", "stage_choice"):
+        choice = getattr(plan, name)
+        if choice.dtype.kind != "i":
+            return [f"{name} holds {choice.dtype}; accepted: whole numbers"]
+        count = problem.option_count[:, None]
+        wrong += told(
+            (choice < 0) | (choice >= count),
+            lambda *at, name=name, choice=choice: (
+                f"{name}{list(at)} is {choice[at]}; {problem.deployments[at[-2]]} has "
+                f"{problem.option_count[at[-2]]} options"
+            ),
+        )
     if len(plan.stages) and (plan.stage_choice[-1] != plan.choice).any():
         wrong.append("choice is not that of the last stage")
-    return tuple(wrong)
-
-
-def _caps(problem: PlanningProblem, plan: Plan) -> list[str]:
-    wrong = []
-    drawn = drawn_watts(problem, plan.choice)
-    available = problem.available_watts
-    charged = drawn + problem.base_watts + problem.unmanaged_watts + problem.fixed_watts
-    for domain, period in np.ndindex(*drawn.shape):
-        where = f"domain {problem.domains[domain]}, period {period}"
-        cap = problem.cap_watts[domain, period]
-        near = CAP_TOLERANCE * max(cap, charged[domain, period])
-        excess = drawn[domain, period] - available[domain, period]
-        if excess > CAP_TOLERANCE * cap and plan.status is not PlanStatus.CAP_INFEASIBLE:
-            wrong.append(
-                f"{where}: the options draw {drawn[domain, period]!r} W above base, "
-                f"{excess!r} W more than the {available[domain, period]!r} W available"
-            )
-        stated = plan.upper_watts[domain, period]
-        if not abs(stated - charged[domain, period]) <= near:
-            wrong.append(
-                f"{where}: upper_watts is {stated!r} W, the options give "
-                f"{charged[domain, period]!r} W"
-            )
-        headroom = plan.headroom_watts[domain, period]
-        if not abs(headroom + excess) <= near:
-            wrong.append(
-                f"{where}: headroom_watts is {headroom!r} W, the options leave {-excess!r} W"
-            )
     return wrong
+
+
+def _kappa(problem: PlanningProblem, plan: Plan) -> list[str]:
+    if problem.expected is None:
+        return []
+    # At the largest residual of any sample the rows charge no less than the aggregate bound.
+    most = max(0.0, float(problem.expected.residual.max()))
+    kappa = plan.kappa
+    return told(
+        ~((kappa >= 0) & (kappa <= most * (1 + CAP_TOLERANCE))),
+        lambda domain, period: (
+            f"kappa of domain {problem.domains[domain]}, period {period} is "
+            f"{kappa[domain, period]!s}; accepted: 0 to the largest residual, {most!s}"
+        ),
+    )
+
+
+def _watts(problem: PlanningProblem, plan: Plan, caps: LimitRows) -> list[str]:
+    total = caps.used + problem.base_watts + problem.unmanaged_watts + problem.fixed_watts
+    near = CAP_TOLERANCE * np.maximum(problem.cap_watts, total)
+    left = caps.given - caps.used
+
+    def where(domain: int, period: int) -> str:
+        return f"domain {problem.domains[domain]}, period {period}"
+
+    return [
+        *told(
+            ~(np.abs(plan.upper_watts - total) <= near),
+            lambda *at: (
+                f"{where(*at)}: upper_watts is {plan.upper_watts[at]!s} W, the options give "
+                f"{total[at]!s} W"
+            ),
+        ),
+        *told(
+            ~(np.abs(plan.headroom_watts - left) <= near),
+            lambda *at: (
+                f"{where(*at)}: headroom_watts is {plan.headroom_watts[at]!s} W, the options "
+                f"leave {left[at]!s} W"
+            ),
+        ),
+    ]
 
 
 def _prices(plan: Plan) -> list[str]:
-    wrong = []
-    for domain, period in np.ndindex(*plan.shadow_price_low.shape):
-        low = plan.shadow_price_low[domain, period]
-        high = plan.shadow_price_high[domain, period]
-        is_unknown = math.isnan(low) and math.isnan(high)
-        if not (is_unknown or 0 <= low <= high < math.inf):
-            wrong.append(
-                f"shadow price of domain {domain}, period {period} is {low!r} to {high!r}; "
-                "accepted: 0 or more, ends in order, or both not known"
-            )
-    return wrong
+    low, high = plan.shadow_price_low, plan.shadow_price_high
+    is_unknown = np.isnan(low) & np.isnan(high)
+    wrong = told(
+        ~(is_unknown | ((low >= 0) & (low <= high) & (high < np.inf))),
+        lambda *at: (
+            f"shadow price of domain {at[0]}, period {at[1]} is {low[at]!s} to {high[at]!s}; "
+            "accepted: 0 or more, ends in order, or both not known"
+        ),
+    )
+    prices = plan.row_prices
+    if prices.ndim != 1:
+        return [*wrong, f"row_prices has shape {prices.shape}; accepted: one price per row"]
+    return wrong + told(
+        ~(np.isnan(prices) | ((prices >= 0) & (prices < np.inf))),
+        lambda row: f"row_prices[{row}] is {prices[row]!s}; accepted: 0 or more, or not known",
+    )
 
 
-def _yielded(problem: PlanningProblem, plan: Plan) -> list[str]:
-    missed = shortfalls(problem, plan.choice)
-    wrong = []
-    stated = set()
-    for floor in plan.yielded_floors:
-        key = (floor.deployment, floor.period, floor.kind)
-        stated.add(key)
-        if key not in missed:
-            wrong.append(f"yielded floor {key} is stated, the options keep it")
-            continue
-        deployment = problem.deployments.index(floor.deployment)
-        option = plan.choice[deployment, floor.period]
-        if floor.kind == "min_replicas":
-            required = float(problem.min_replicas[deployment])
-            planned = float(problem.replicas[deployment, option])
-        else:
-            required = float(problem.min_served_fraction[deployment])
-            served = problem.served_tps[deployment, floor.period, option]
-            planned = float(served / problem.load_tps[deployment, floor.period])
-        if not (_near(floor.required, required) and _near(floor.planned, planned)):
-            wrong.append(
-                f"yielded floor {key} states {floor.planned!r} of {floor.required!r}, "
-                f"the options give {planned!r} of {required!r}"
-            )
-    wrong += [f"floor {key} is missed and not stated" for key in missed if key not in stated]
-    return wrong
-
-
-def _least_caps(problem: PlanningProblem, plan: Plan) -> list[str]:
-    wrong = []
-    periods = {floor.period for floor in plan.yielded_floors}
-    for domain, period in np.ndindex(*plan.least_cap_watts.shape):
-        least = plan.least_cap_watts[domain, period]
-        cap = problem.cap_watts[domain, period]
-        if math.isnan(least):
-            continue
-        where = f"least_cap_watts of domain {problem.domains[domain]}, period {period}"
-        if period not in periods:
-            wrong.append(f"{where} is {least!r} W although no floor yielded there")
-        elif not cap < least < math.inf and plan.rung == "exact":
-            wrong.append(f"{where} is {least!r} W, not above the cap of {cap!r} W")
-    return wrong
-
-
-def _stages(problem: PlanningProblem, plan: Plan) -> list[str]:
-    names = [stage.name for stage in plan.stages]
-    if not names and plan.status is PlanStatus.CAP_INFEASIBLE:
-        return []
-    is_ordered = names == [name for name in _ORDER if name in names]
-    missing = [name for name in _REQUIRED if name not in names]
-    if not is_ordered or missing:
-        return [f"stages are {names}; accepted: {list(_ORDER)} in order, {RATIO} and {CHANGE}"]
-    wrong = []
-    for index, stage in enumerate(plan.stages):
-        wrong += _numbers(stage, objective_of(problem, plan, index))
-    return wrong
-
-
-def _numbers(stage: StageResult, objective: float) -> list[str]:
-    stated = (stage.objective, stage.bound, stage.gap, stage.seconds, stage.kept_within)
-    if not all(math.isfinite(number) for number in stated):
-        return [f"stage {stage.name} states a number that is not finite: {stated}"]
-    wrong = []
-    if not _near(stage.objective, objective):
-        wrong.append(
-            f"stage {stage.name}: objective is {stage.objective!r}, its choices give {objective!r}"
-        )
-    excess = stage.objective - stage.bound
-    if stage.name in _MINIMISED:
-        excess = -excess
-    if excess > 1e-9 * max(abs(stage.objective), 1e-9):
-        wrong.append(
-            f"stage {stage.name}: bound {stage.bound!r} is on the wrong side of the objective "
-            f"{stage.objective!r}"
-        )
-    gap = abs(stage.bound - stage.objective) / max(abs(stage.objective), 1e-9)
-    if not abs(stage.gap - gap) <= 1e-12 + TOLERANCE * gap:
-        wrong.append(f"stage {stage.name}: gap is {stage.gap!r}, objective and bound give {gap!r}")
-    if not 0 <= stage.kept_within < 1 or stage.seconds < 0:
-        wrong.append(
-            f"stage {stage.name}: kept_within {stage.kept_within!r} or seconds "
-            f"{stage.seconds!r} is out of range"
-        )
-    return wrong
-
-
-def _near(one: float, other: float) -> bool:
-    return abs(one - other) <= TOLERANCE * max(abs(one), abs(other), 1e-9)
-
-
-def _kept(problem: PlanningProblem, plan: Plan) -> list[str]:
-    """What each stage owes the stages before it."""
-    names = [stage.name for stage in plan.stages]
-    if any(name not in names for name in _REQUIRED):
-        return []
-    choice = dict(zip(names, plan.stage_choice, strict=True))
-    wrong = []
-    for name in names:
-        wrong += _stage_caps(problem, name, choice[name])
-        wrong += _stage_floors(problem, name, choice[FLOORS], choice[name])
-    if RATIO in choice:
-        wrong += _share(problem, choice[SERVED], choice[RATIO])
-    if CHANGE in choice:
-        stage = plan.stages[names.index(CHANGE)]
-        before = choice[RATIO] if RATIO in choice else choice[SERVED]
-        measures = [("served value", value_of)]
-        if RATIO in choice:
-            measures.append(("throughput per watt", ratio_of))
-        for label, compute in measures:
-            least = (1 - stage.kept_within) * compute(problem, before)
-            reached = compute(problem, choice[CHANGE])
-            if reached < least * (1 - TOLERANCE):
-                wrong.append(f"stage {CHANGE} keeps {label} {reached!r}, less than {least!r}")
-    last_before = plan.stage_choice[names.index(BACK) - 1]
-    return [*wrong, *_raises(problem, last_before, choice[BACK], is_shedding=RATIO in choice)]
-
-
-def _stage_caps(problem: PlanningProblem, name: str, choice: IntArray) -> list[str]:
-    drawn = drawn_watts(problem, choice)
-    limit = np.maximum(problem.available_watts, least_drawn_watts(problem))
-    excess = drawn - limit - CAP_TOLERANCE * problem.cap_watts
-    # Where the cap is below the lowest draw, the sum itself is the limit: only rounding differs.
-    broken = np.argwhere(excess > 1e-12 * np.abs(limit))
-    return [
-        f"stage {name}: domain {problem.domains[domain]}, period {period} draws "
-        f"{drawn[domain, period]!r} W of {limit[domain, period]!r} W"
-        for domain, period in broken.tolist()
-    ]
-
-
-def _stage_floors(
-    problem: PlanningProblem, name: str, first: IntArray, choice: IntArray
+def _status(
+    problem: PlanningProblem,
+    plan: Plan,
+    limits: Limits,
+    chosen: Chosen,
+    rows: tuple[LimitRows, ...],
 ) -> list[str]:
-    allowed = class_shortfalls(problem, first)
-    return [
-        f"stage {name} misses floors of priority {level} by {missed!r}, stage {FLOORS} by "
-        f"{allowed[level]!r}"
-        for level, missed in class_shortfalls(problem, choice).items()
-        if missed > allowed[level] * (1 + TOLERANCE) + TOLERANCE
-    ]
-
-
-def _share(problem: PlanningProblem, best: IntArray, choice: IntArray) -> list[str]:
-    served, kept = picked(problem.served_tps, best), picked(problem.served_tps, choice)
-    wanted = problem.served_share * served
-    return [
-        f"stage {RATIO}: {problem.deployments[deployment]} serves "
-        f"{kept[deployment, period]!r} tokens/s in period {period}, its share of stage {SERVED} "
-        f"is {wanted[deployment, period]!r}"
-        for deployment, period in np.argwhere(kept < wanted * (1 - CAP_TOLERANCE)).tolist()
-    ]
-
-
-def _raises(
-    problem: PlanningProblem, before: IntArray, after: IntArray, *, is_shedding: bool
-) -> list[str]:
-    wrong = []
-    served, kept = picked(problem.served_tps, after), picked(problem.served_tps, before)
-    least_share = 1 - _SERVED_TOLERANCE - CAP_TOLERANCE
-    for deployment, period in np.argwhere(after != before).tolist():
-        where = f"stage {BACK}: {problem.deployments[deployment]}, period {period}"
-        if after[deployment, period] < before[deployment, period]:
-            wrong.append(f"{where} is lowered")
-        if not problem.is_ceiling[deployment]:
-            wrong.append(f"{where} is raised and is no ceiling")
-        if is_shedding and problem.served_share[deployment, period] < least_share:
-            wrong.append(f"{where} is raised while its load is shed under stress")
-        if served[deployment, period] < kept[deployment, period]:
-            wrong.append(f"{where} serves less than before")
-    return wrong
-
-
-def _status(problem: PlanningProblem, plan: Plan) -> list[str]:
     wrong = []
     if plan.rung not in _RUNGS:
         wrong.append(f"rung is {plan.rung!r}; accepted: {', '.join(_RUNGS)}")
-    if plan.status is PlanStatus.CAP_INFEASIBLE:
-        return [*wrong, *_infeasible(problem, plan)]
-    if plan.rung == "lowest":
-        wrong.append(f"rung is 'lowest' although the status is {plan.status.value!r}")
     unproven = [stage.name for stage in plan.stages if stage.stopped_by is not StoppedBy.PROOF]
     if plan.status is PlanStatus.OPTIMAL and unproven:
         wrong.append(f"status is optimal, stages {unproven} stopped before their proof")
-    if not plan.stages:
-        wrong.append("the plan has no stages")
+    if plan.status is PlanStatus.OPTIMAL and not plan.stages:
+        wrong.append("status is optimal, the plan has no stages")
+    if not plan.stages and plan.rung not in (_IN_FORCE, _LOWEST):
+        wrong.append(f"the plan has no stages; rung {plan.rung!r} has")
+    if plan.stages and plan.rung == _IN_FORCE:
+        wrong.append("rung is 'in_force', which has no stages")
+    if plan.rung == _IN_FORCE:
+        is_other = chosen.replicas != problem.replicas_in_force[:, None]
+        wrong += told(
+            is_other,
+            lambda *at: f"{problem.deployments[at[0]]}, period {at[1]}: not the plan in force",
+        )
+    is_infeasible = plan.status is PlanStatus.CAP_INFEASIBLE
+    if is_infeasible and plan.rung != _LOWEST:
+        wrong.append(f"rung is {plan.rung!r}, expected 'lowest' with status cap_infeasible")
+    if not is_infeasible and plan.stages and plan.rung == _LOWEST:
+        wrong.append(f"rung is 'lowest' although the status is {plan.status.value!r}")
+    is_exceeded = any((each.excess > 0).any() for each in rows)
+    if is_infeasible and not is_exceeded and (plan.stages or not _breaks_more(limits, chosen)):
+        wrong.append("status is cap_infeasible although the options keep every cap")
+    if not plan.stages and plan.rung == _LOWEST:
+        wrong += _lowest(problem, plan, limits)
     return wrong
 
 
-def _infeasible(problem: PlanningProblem, plan: Plan) -> list[str]:
-    """A plan that exceeds caps must draw the least there is where it does."""
-    drawn, least = drawn_watts(problem, plan.choice), least_drawn_watts(problem)
-    limit = problem.available_watts + CAP_TOLERANCE * problem.cap_watts
-    exceeded = drawn > limit
-    if not exceeded.any():
-        return ["status is cap_infeasible although the options keep every cap"]
-    wrong = [] if plan.rung == "lowest" else [f"rung is {plan.rung!r}, expected 'lowest'"]
-    summed = problem.upper_watts.sum(axis=0)
-    least_each = np.where(problem.is_option[:, None, :], summed, np.inf).min(axis=2)
-    is_lowest_of_all = bool((picked(summed, plan.choice) <= least_each * (1 + 1e-12)).all())
-    for domain, period in np.argwhere(exceeded).tolist():
-        if drawn[domain, period] > least[domain, period] * (1 + 1e-12) and not is_lowest_of_all:
-            wrong.append(
-                f"domain {problem.domains[domain]}, period {period} draws "
-                f"{drawn[domain, period]!r} W above base, the least is "
-                f"{least[domain, period]!r} W"
-            )
-    return wrong
+def _breaks_more(limits: Limits, chosen: Chosen) -> bool:
+    """Whether a ramp or, with assurance Expected, the aggregate bound is broken."""
+    problem = limits.problem
+    aggregate = limits.aggregate(chosen.choice)
+    is_over = aggregate is not None and bool(
+        (aggregate > problem.available_watts + CAP_TOLERANCE * problem.cap_watts).any()
+    )
+    return is_over or bool(chosen.breaks_ramps.any())
+
+
+def _lowest(problem: PlanningProblem, plan: Plan, limits: Limits) -> list[str]:
+    """A plan of the lowest draw must be it, in every deployment and period."""
+    summed = limits.summed_upper()
+    least = np.where(problem.is_option[:, None, :], summed, np.inf).min(axis=2)
+    drawn = np.take_along_axis(summed, plan.choice[:, :, None], axis=2)[:, :, 0]
+    return told(
+        drawn > least * (1 + 1e-12),
+        lambda *at: (
+            f"{problem.deployments[at[0]]}, period {at[1]} draws {drawn[at]!s} W above base "
+            f"over its domains, the least is {least[at]!s} W"
+        ),
+    )

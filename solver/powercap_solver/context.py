@@ -1,24 +1,20 @@
-"""What the stages share: the tables, the settings, the time left and the back end."""
+"""What the stages share: the tables, the settings, the time left and the method."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from powercap_solver.compact.model import (
-    ChoiceAnswer,
-    ChoiceModel,
-    ChoiceSolver,
-    SolveLimits,
-    solve_model,
-)
+from powercap_solver.arrays import IntArray
+from powercap_solver.compact.model import ChoiceAnswer, ChoiceModel, ChoiceSolver, SolveLimits
 from powercap_solver.errors import SolverError
 from powercap_solver.measures import Measures
 from powercap_solver.plan import StageResult, StoppedBy
-from powercap_solver.problem import IntArray
+from powercap_solver.separate import best_without_rows, solve_model
 from powercap_solver.settings import SolveSettings
+from powercap_solver.warm import WarmStart
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -53,6 +49,7 @@ class Context:
     settings: SolveSettings
     stopwatch: Stopwatch
     solver: ChoiceSolver
+    warm: WarmStart | None = None
 
     def maximise(
         self,
@@ -60,6 +57,7 @@ class Context:
         *,
         absolute_gap: float = 0.0,
         relative_gap: float | None = None,
+        core_groups: int | None = None,
     ) -> ChoiceAnswer:
         """Solve ``model`` in the time left; the hint is the answer when nothing better came.
 
@@ -67,6 +65,7 @@ class Context:
             model: What to solve.
             absolute_gap: In the unit of the value; either gap is enough.
             relative_gap: In place of that of the settings.
+            core_groups: Most groups of a core worth an exact search; None for no limit.
 
         Raises:
             SolverError: when the back end fails.
@@ -75,6 +74,7 @@ class Context:
             relative_gap=self.settings.relative_gap if relative_gap is None else relative_gap,
             seconds=self.stopwatch.left(),
             absolute_gap=absolute_gap,
+            core_groups=core_groups,
         )
         if limits.seconds is not None and limits.seconds <= 0:
             return _unsolved(model)
@@ -84,30 +84,26 @@ class Context:
         if model.hint is None:
             return answer
         if answer.choice is None or model.worth(model.hint) > model.worth(answer.choice):
-            # A hint keeps the rows; it may be an option that dominance has removed.
-            if not all(row.holds(model.hint) for row in model.rows):
+            # A hint may be a choice to repair, one that keeps no row.
+            if not model.holds(model.hint):
                 return answer
-            answer = ChoiceAnswer(
+            answer = replace(
+                answer,
                 choice=model.hint,
                 bound=max(answer.bound, model.worth(model.hint)),
-                method=answer.method,
-                stopped_by=answer.stopped_by,
             )
         return answer
 
 
 def _unsolved(model: ChoiceModel) -> ChoiceAnswer:
     """What is known without solving: the hint, and the value with no row at all."""
-    free = ChoiceModel(value=model.value, allowed=model.allowed, rows=())
-    limits = SolveLimits(relative_gap=0.0, seconds=None)
-    bound = solve_model(free, limits, _refuse).bound
+    hint = model.hint
     return ChoiceAnswer(
-        choice=model.hint, bound=bound, method="none", stopped_by=StoppedBy.DEADLINE
+        choice=hint if hint is not None and model.holds(hint) else None,
+        bound=best_without_rows(model)[1],
+        method="none",
+        stopped_by=StoppedBy.DEADLINE,
     )
-
-
-def _refuse(model: ChoiceModel, limits: SolveLimits) -> ChoiceAnswer:
-    raise SolverError("a model without rows needs no back end")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

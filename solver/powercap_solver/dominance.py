@@ -33,3 +33,34 @@ def undominated(allowed: BoolArray, costs: Sequence[FloatArray]) -> BoolArray:
             better |= one < other
         keep[part] &= ~(no_worse & (better | earlier)).any(axis=1)
     return keep
+
+
+def undominated_in_one(allowed: BoolArray, value: FloatArray, weight: FloatArray) -> BoolArray:
+    """Keep of ``allowed`` what no lighter option of the group matches in value.
+
+    Needs no pairs: in the order of weights, an option stays when it is worth more than all before
+    it; of equals the first stays.
+    """
+    masked = np.where(allowed, value, -np.inf)
+    before = np.maximum.accumulate(masked, axis=1)
+    keep = allowed.copy()
+    keep[:, 1:] &= masked[:, 1:] > before[:, :-1]
+    heaviest = np.maximum.accumulate(np.where(allowed, weight, -np.inf), axis=1)
+    is_sorted = ((weight[:, 1:] > heaviest[:, :-1]) | ~allowed[:, 1:]).all(axis=1)
+    others = np.flatnonzero(~is_sorted)
+    if len(others):
+        keep[others] = _undominated_unsorted(allowed[others], masked[others], weight[others])
+    return keep
+
+
+def _undominated_unsorted(allowed: BoolArray, masked: FloatArray, weight: FloatArray) -> BoolArray:
+    # Of equal weights the most valuable first, of equal ones the first.
+    order = np.lexsort((-masked, np.where(allowed, weight, np.inf)), axis=1)
+    ranked = np.take_along_axis(masked, order, axis=1)
+    before = np.maximum.accumulate(ranked, axis=1)
+    sorted_keep = np.ones_like(allowed)
+    sorted_keep[:, 1:] = ranked[:, 1:] > before[:, :-1]
+    keep = np.empty_like(sorted_keep)
+    np.put_along_axis(keep, order, sorted_keep, axis=1)
+    result: BoolArray = allowed & keep
+    return result

@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from powercap_solver.arrays import BoolArray, FloatArray, IntArray
+from powercap_solver.chains import best_paths
 from powercap_solver.compact.model import ChoiceModel, Row
 from powercap_solver.context import Context, Stage, stage_result
 from powercap_solver.errors import SolverError
-from powercap_solver.lagrangian import cheapest
-from powercap_solver.measures import CAP_TOLERANCE, FLOOR_TOLERANCE, Measures
+from powercap_solver.hull import cheapest
+from powercap_solver.measures import FLOOR_TOLERANCE, Measures
 from powercap_solver.plan import StoppedBy, YieldedFloor
-from powercap_solver.problem import BoolArray, FloatArray, IntArray
 
 _NO_SHORTFALL = 1e-12
 
@@ -41,16 +42,18 @@ def solve_floors(context: Context) -> tuple[Stage, Kept] | None:
     """
     measures, watch = context.measures, context.stopwatch
     begun = watch.seconds()
-    kept = Kept(allowed=measures.allowed, rows=measures.cap_rows(), floor_rows=0)
-    meets_all = measures.allowed & (measures.shortfall <= 0)
+    kept = Kept(allowed=measures.allowed, rows=measures.rows, floor_rows=0)
+    meets_all = measures.allowed
+    if measures.has_floors:
+        meets_all = meets_all & (measures.shortfall <= 0)
     if meets_all.any(axis=1).all():
-        easy = cheapest(measures.upper.sum(axis=0), -measures.value, meets_all)
-        if all(row.holds(easy) for row in kept.rows):
+        easy = _easy(context, meets_all)
+        if easy is not None and measures.hold(easy):
             return _floors_stage(context, easy, 0.0, "separable", begun), replace(
                 kept, allowed=meets_all
             )
     choice = lowest_choice(measures)
-    choice_holds = all(row.holds(choice) for row in kept.rows)
+    choice_holds = measures.hold(choice)
     bound, methods, stopped_by = 0.0, set[str](), StoppedBy.PROOF
     for level in sorted(set(measures.priority.tolist()), reverse=True):
         in_class = (measures.priority == level)[:, None]
@@ -62,6 +65,7 @@ def solve_floors(context: Context) -> tuple[Stage, Kept] | None:
             allowed=kept.allowed,
             rows=kept.rows,
             hint=choice if choice_holds else None,
+            links=measures.ramps,
         )
         answer = context.maximise(model)
         if answer.choice is None:
@@ -78,6 +82,18 @@ def solve_floors(context: Context) -> tuple[Stage, Kept] | None:
     return _floors_stage(context, choice, bound, method, begun, stopped_by), kept
 
 
+def _easy(context: Context, meets_all: BoolArray) -> IntArray | None:
+    """A choice that keeps all floors and, likely, all rows: the last plan's, or the least draw."""
+    measures = context.measures
+    if context.warm is not None:
+        last = context.warm.served_choice.ravel()
+        if measures.pick(meets_all, last).all() and measures.hold(last):
+            return last
+    if measures.ramps is None:
+        return cheapest(measures.charge, -measures.value, meets_all)
+    return best_paths(-measures.charge, meets_all, measures.ramps).choice
+
+
 def _keep(
     kept: Kept, excess: FloatArray, in_class: BoolArray, reached: float, tolerance: float
 ) -> Kept:
@@ -86,6 +102,7 @@ def _keep(
     groups = np.nonzero(in_class[:, 0])[0]
     row = Row(
         groups=groups,
+        kind="floor",
         coefficient=np.maximum(excess[groups], 0.0),
         limit=reached,
         slack=max(reached, 1.0) * tolerance,
@@ -116,7 +133,7 @@ def _floors_stage(
 
 def lowest_choice(measures: Measures) -> IntArray:
     """int64[group]: the lowest upper draw of each group, summed over its domains."""
-    return cheapest(measures.upper.sum(axis=0), -measures.value, measures.allowed)
+    return cheapest(measures.charge, -measures.value, measures.allowed)
 
 
 def yielded_floors(measures: Measures, choice: IntArray) -> tuple[YieldedFloor, ...]:
@@ -155,53 +172,3 @@ def yielded_floors(measures: Measures, choice: IntArray) -> tuple[YieldedFloor, 
                 )
             )
     return tuple(found)
-
-
-def least_caps(context: Context, yielded: tuple[YieldedFloor, ...]) -> FloatArray:
-    """float64[domain, period]: least cap at the meter that keeps every floor; NaN for none.
-
-    Raises:
-        SolverError: when the back end fails.
-    """
-    measures = context.measures
-    problem = measures.problem
-    least = np.full(problem.cap_watts.shape, np.nan)
-    meets_all = measures.allowed & (measures.shortfall <= 0)
-    if not meets_all.any(axis=1).all():
-        return least
-    rows = measures.cap_rows()
-    periods = measures.shape[1]
-    for period in sorted({floor.period for floor in yielded}):
-        groups = measures.period == period
-        for domain in range(len(problem.domains)):
-            others = tuple(
-                row
-                for index, row in enumerate(rows)
-                if index % periods == period and index // periods != domain
-            )
-            model = ChoiceModel(
-                value=np.where(groups[:, None], -measures.upper[domain], 0.0),
-                allowed=np.where(groups[:, None], meets_all, measures.allowed),
-                rows=others,
-            )
-            answer = context.maximise(model)
-            if answer.choice is None or answer.stopped_by is not StoppedBy.PROOF:
-                continue
-            least[domain, period] = _meter_watts(measures, domain, period, answer.choice)
-    return least
-
-
-def _meter_watts(measures: Measures, domain: int, period: int, choice: IntArray) -> float:
-    problem = measures.problem
-    groups = np.nonzero(measures.period == period)[0]
-    watts = math.fsum(
-        [
-            *measures.upper[domain, groups, choice[groups]],
-            problem.base_watts[domain, period],
-            problem.unmanaged_watts[domain, period],
-            problem.fixed_watts[domain, period],
-        ]
-    )
-    meter = watts * problem.overhead_factor[domain] + problem.fixed_overhead_watts[domain]
-    # Rounded up by less than the tolerance of the cap, so that solving at it keeps the floors.
-    return float(meter * (1 + CAP_TOLERANCE / 10))

@@ -15,15 +15,16 @@ import math
 
 import numpy as np
 
+from powercap_solver.arrays import BoolArray, IntArray
 from powercap_solver.compact.model import ChoiceModel
 from powercap_solver.context import Context, Stage, stage_result
-from powercap_solver.dominance import undominated
 from powercap_solver.floors import Kept
 from powercap_solver.measures import Measures
 from powercap_solver.plan import StoppedBy
-from powercap_solver.problem import BoolArray, IntArray
 
 _ROUNDS = 40
+_GAP_SHARE = 0.4
+"""Of the gap asked of the ratio, what each linear problem may leave open."""
 SHARE_TOLERANCE = 1e-12
 """Relative: an option that serves the share up to rounding is kept."""
 
@@ -64,21 +65,30 @@ def maximise_ratio(context: Context, kept: Kept, served: Stage) -> Stage | None:
     least = least_energy(measures, allowed)
     if least <= 0:
         return None
-    costs = [-measures.value, measures.energy, *measures.upper]
-    if kept.floor_rows:
-        costs.append(measures.shortfall)
-    candidates = undominated(allowed, costs)
+    gap = context.settings.relative_gap
     choice, rate = served.choice, ratio(measures, served.choice)
+    prices = None
     bound, method, stopped_by = math.inf, "separable", StoppedBy.ITERATIONS
     for _ in range(_ROUNDS):
         # With nothing to serve every ratio is 0 and the least watts are best.
         value = measures.value - rate * measures.energy if rate > 0 else -measures.energy
         answer = context.maximise(
-            ChoiceModel(value=value, allowed=candidates, rows=kept.rows, hint=choice)
+            ChoiceModel(
+                value=value,
+                allowed=allowed,
+                rows=kept.rows,
+                hint=choice,
+                links=measures.links if rate > 0 else measures.ramps,
+                prices=prices,
+            ),
+            # S - lambda W is about 0 where it matters: the gap of the ratio is what counts.
+            relative_gap=0.0 if rate > 0 else None,
+            absolute_gap=_GAP_SHARE * gap * rate * least,
         )
         if answer.choice is None:
             stopped_by = answer.stopped_by
             break
+        prices = answer.prices
         if answer.method != "separable":
             method = answer.method
         if rate <= 0:
@@ -91,6 +101,7 @@ def maximise_ratio(context: Context, kept: Kept, served: Stage) -> Stage | None:
             choice = answer.choice
         is_done = found <= rate * (1 + 1e-14)
         rate = max(rate, found)
+        is_done = is_done or bound <= rate * (1 + gap)
         if answer.stopped_by is not StoppedBy.PROOF:
             stopped_by = answer.stopped_by
             break

@@ -11,12 +11,14 @@ import math
 
 import numpy as np
 
+from powercap_solver.arrays import BoolArray, FloatArray, IntArray
 from powercap_solver.compact.model import ChoiceModel, best_of_each
 from powercap_solver.context import Context, Stage, stage_result
 from powercap_solver.measures import Measures
-from powercap_solver.problem import BoolArray, FloatArray, IntArray
 from powercap_solver.settings import Objective
 
+SEARCHED_GROUPS = 200
+"""Most groups of a core whose give-back is searched exactly."""
 SERVED_TOLERANCE = 0.002
 """A served share below 1 less this is shedding under stress."""
 
@@ -44,6 +46,9 @@ def raisable(measures: Measures, start: IntArray, objective: Objective) -> BoolA
         & (measures.replicas >= measures.replicas[rows, start][:, None])
         & (measures.served >= measures.served[rows, start][:, None])
     )
+    if measures.objective is Objective.NET_VALUE:
+        # A ceiling whose load costs more than it earns is not the user's to want back.
+        options &= measures.worth >= measures.worth[rows, start][:, None]
     options[rows, start] = True
     return options
 
@@ -58,8 +63,10 @@ def give_back(context: Context, before: Stage) -> Stage:
     begun = watch.seconds()
     allowed = raisable(measures, before.choice, context.settings.objective)
     gain = given_back(measures, before.choice)
-    model = ChoiceModel(value=gain, allowed=allowed, rows=measures.cap_rows(), hint=before.choice)
-    answer = context.maximise(model)
+    model = ChoiceModel(
+        value=gain, allowed=allowed, rows=measures.rows, hint=before.choice, links=measures.ramps
+    )
+    answer = context.maximise(model, core_groups=SEARCHED_GROUPS)
     choice = before.choice if answer.choice is None else answer.choice
     is_all_given = model.worth(choice) >= model.worth(best_of_each(gain, allowed))
     held = _held(measures, before.choice, allowed)

@@ -1,135 +1,128 @@
-"""The greedy choice: floors by priority, then always the step with most value per watt.
+"""The greedy method: from the least draw, always the step with most value per unit of the rows.
 
-No back end, no proof; its bounds come from relaxing all but one cap. It is the fallback of the
-ladder, the first incumbent of stage 2 and the reference every better method must reach.
+Steps are those of each group's upper hull of value over what it uses of all rows, each row as a
+share of its limit (Sinha and Zoltners' greedy for the multiple-choice knapsack). A group whose
+next step does not fit stays where it is. Fast and feasible; its bound relaxes every row but one,
+so its gaps are honest and seldom zero.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 
-from powercap_solver.floors import lowest_choice
-from powercap_solver.lagrangian import relax_one_cap
-from powercap_solver.measures import CAP_TOLERANCE, Measures
-from powercap_solver.problem import BoolArray, FloatArray, IntArray
+from powercap_solver.arrays import BoolArray, FloatArray, IntArray
+from powercap_solver.chains import Chains
+from powercap_solver.compact.model import ChoiceAnswer, ChoiceModel, ChoiceSolver, SolveLimits
+from powercap_solver.fast.linked import fill_linked
+from powercap_solver.fast.price import price_of_row
+from powercap_solver.fast.repair import lower
+from powercap_solver.fast.rowtable import RowTable, table_of
+from powercap_solver.hull import cheapest
+from powercap_solver.plan import StoppedBy
+from powercap_solver.separate import best_without_rows
+
+METHOD = "greedy"
 
 
-@dataclass(slots=True, kw_only=True)
-class _Room:
-    """Watts left under every cap as the choice grows."""
+def greedy_solver() -> ChoiceSolver:
+    """Return the method as a function of model and limits (which it does not need)."""
 
-    measures: Measures
-    choice: IntArray
-    left: FloatArray
-    """float64[domain, period]."""
+    def solve(model: ChoiceModel, limits: SolveLimits) -> ChoiceAnswer:
+        del limits
+        choice = greedy_choice(model)
+        if choice is None and model.hint is not None and model.holds(model.hint):
+            choice = model.hint
+        bound = relaxed_bound(model)
+        if choice is not None:
+            bound = max(bound, model.worth(choice))
+        return ChoiceAnswer(
+            choice=choice, bound=bound, method=METHOD, stopped_by=StoppedBy.HEURISTIC
+        )
 
-    def fits(self, group: int, options: BoolArray) -> BoolArray:
-        """bool[option]: which of ``options`` the group can move to."""
-        upper = self.measures.upper[:, group, :]
-        extra = upper - upper[:, [self.choice[group]]]
-        left = self.left[:, self.measures.period[group]][:, None]
-        # A step that adds no watts to a domain always fits there.
-        ok: BoolArray = options & ((extra <= left) | (extra <= 0)).all(axis=0)
-        return ok
-
-    def move(self, group: int, option: int) -> None:
-        """Take the option."""
-        upper = self.measures.upper[:, group, :]
-        self.left[:, self.measures.period[group]] -= upper[:, option] - upper[:, self.choice[group]]
-        self.choice[group] = option
+    return solve
 
 
-def room_under(measures: Measures, choice: IntArray) -> _Room:
-    """Start from ``choice`` (int64[group])."""
-    left = measures.available + CAP_TOLERANCE / 2 * measures.problem.cap_watts
-    left = left.copy()
-    for domain, period in np.ndindex(*left.shape):
-        groups = np.nonzero(measures.period == period)[0]
-        left[domain, period] -= math.fsum(measures.upper[domain, groups, choice[groups]])
-    return _Room(measures=measures, choice=choice.copy(), left=left)
+def greedy_choice(model: ChoiceModel) -> IntArray | None:
+    """int64[group]: the greedy choice; None when not even its start keeps the rows."""
+    table = table_of(model)
+    use = table.penalty(np.ones(table.rows))
+    if model.links is not None:
+        links = model.links.scaled(table.value_scale)
+        start = Chains(links.ramps_only()).best(-use, model.allowed).choice
+        if start is None or not model.holds(start):
+            return None
+        # With links the price of a row is its share: the filling takes most value per use.
+        share = float(np.nanmax(np.where(model.allowed, table.value, np.nan))) or 1.0
+        choice = fill_linked(table, links, use * share, start)
+        return choice if model.holds(choice) else None
+    start = cheapest(use, -model.value, model.allowed)
+    lowered = lower(table, -use, start, model.allowed)
+    if lowered is None:
+        return None
+    choice = _climb(table, use, lowered, model.allowed)
+    return choice if model.holds(choice) else None
 
 
-def greedy_floors(measures: Measures) -> IntArray:
-    """int64[group]: lowest draw, then floors met from the highest priority down where they fit."""
-    room = room_under(measures, lowest_choice(measures))
-    cost = _cost(measures)
-    for group in np.argsort(-measures.priority, kind="stable").tolist():
-        fits = room.fits(group, measures.allowed[group])
-        if not fits.any():
-            continue
-        shortfall = np.where(fits, measures.shortfall[group], np.inf)
-        if shortfall.min() >= measures.shortfall[group, room.choice[group]]:
-            continue
-        is_least = shortfall <= shortfall.min()
-        room.move(group, int(np.argmin(np.where(is_least, cost[group], np.inf))))
-    return room.choice
-
-
-def greedy_served(measures: Measures, start: IntArray) -> IntArray:
-    """int64[group]: climb from ``start`` by value per watt; floors stay as they are."""
-    current_shortfall = measures.pick(measures.shortfall, start)
-    allowed = measures.allowed & (measures.shortfall <= current_shortfall[:, None])
-    return climb(measures, start, value=measures.value, allowed=allowed)
-
-
-def climb(
-    measures: Measures, start: IntArray, *, value: FloatArray, allowed: BoolArray
-) -> IntArray:
-    """int64[group]: take the step with most ``value`` per watt until none fits.
-
-    Watts are summed over the domains, each as a share of its available watts.
-    """
-    room = room_under(measures, start)
-    cost = _cost(measures)
-    groups = len(start)
-    rate, target = np.full(groups, -np.inf), np.zeros(groups, dtype=np.int64)
-
-    def look(group: int) -> None:
-        gain = value[group] - value[group, room.choice[group]]
-        better = room.fits(group, allowed[group] & (gain > 0))
-        extra = np.maximum(cost[group] - cost[group, room.choice[group]], 1e-12)
-        rates = np.where(better, gain / extra, -np.inf)
-        target[group] = int(np.argmax(rates))
-        rate[group] = rates[target[group]]
-
-    for group in range(groups):
-        look(group)
-    while groups:
-        group = int(np.argmax(rate))
-        if rate[group] == -np.inf:
-            break
-        still_fits = room.fits(group, np.arange(value.shape[1]) == target[group])
-        if still_fits.any():
-            room.move(group, int(target[group]))
-        look(group)
-    return room.choice
-
-
-def served_bound(measures: Measures) -> float:
-    """A bound on S from the best single cap of each period, the others relaxed."""
-    total = []
-    for period in range(measures.shape[1]):
-        groups = measures.period == period
-        value, allowed = measures.value[groups], measures.allowed[groups]
-        bounds = [math.fsum(np.where(allowed, value, -np.inf).max(axis=1))]
-        bounds += [
-            relax_one_cap(
-                value,
-                measures.upper[domain, groups],
-                allowed,
-                float(measures.available[domain, period])
-                + CAP_TOLERANCE * float(measures.problem.cap_watts[domain, period]),
-            ).bound
-            for domain in range(len(measures.problem.domains))
+def _climb(table: RowTable, use: FloatArray, start: IntArray, allowed: BoolArray) -> IntArray:
+    """Take hull steps in the order of their rates while they fit."""
+    choice = start.copy()
+    left = table.limit - table.used(choice)
+    target, rate = _next_steps(table, use, choice, np.arange(len(choice)), allowed)
+    heap = [
+        (-rate[group], group, int(target[group])) for group in np.flatnonzero(rate > 0).tolist()
+    ]
+    heapq.heapify(heap)
+    slots = range(len(table.row))
+    while heap:
+        _, group, option = heapq.heappop(heap)
+        now = int(choice[group])
+        shift = [
+            (
+                int(table.row[slot, group]),
+                float(table.coefficient[slot, group, option] - table.coefficient[slot, group, now]),
+            )
+            for slot in slots
         ]
-        total.append(min(bounds))
-    return math.fsum(total)
+        if any(more > 0 and more > left[row] for row, more in shift):
+            continue
+        for row, more in shift:
+            left[row] -= more
+        choice[group] = option
+        following, rates = _next_steps(table, use, choice, np.array([group]), allowed)
+        if rates[0] > 0:
+            heapq.heappush(heap, (-float(rates[0]), group, int(following[0])))
+    return choice
 
 
-def _cost(measures: Measures) -> FloatArray:
-    scale = np.maximum(measures.available, 1.0)[:, measures.period]
-    cost: FloatArray = (measures.upper / scale[:, :, None]).sum(axis=0)
-    return cost
+def _next_steps(
+    table: RowTable, use: FloatArray, choice: IntArray, groups: IntArray, allowed: BoolArray
+) -> tuple[IntArray, FloatArray]:
+    """The steepest step of each of ``groups``: option and value per use; rate 0 where none."""
+    place = np.arange(len(groups))
+    now = choice[groups]
+    gain = table.value[groups] - table.value[groups, now][:, None]
+    more = use[groups] - use[groups, now][:, None]
+    can = allowed[groups] & (gain > 0)
+    rate = np.where(can, gain / np.where(more > 1e-15, more, 1e-15), 0.0)
+    option = np.argmax(rate, axis=1)
+    return option, rate[place, option]
+
+
+def relaxed_bound(model: ChoiceModel) -> float:
+    """No choice is worth more: the least of the bounds that relax every row but one."""
+    best = best_without_rows(replace(model, links=None))[1]
+    bounds = [best]
+    for row in model.rows:
+        if (row.coefficient < 0).any():
+            continue
+        value, allowed = model.value[row.groups], model.allowed[row.groups]
+        priced = price_of_row(value, row.coefficient, allowed, row.limit + row.slack)
+        if priced is None:
+            continue
+        outside = math.fsum(np.where(allowed, value, -np.inf).max(axis=1))
+        bounds.append(best - outside + priced.bound)
+    return min(bounds) + 1e-12 * abs(best)

@@ -1,34 +1,37 @@
-"""The ladder: exact, else greedy, else the lowest draw; always a plan that keeps what can be kept.
+"""The ladder: fast, else compact, else greedy, else the plan in force, else the lowest draw.
 
-Caps that even the lowest options exceed make the plan ``CAP_INFEASIBLE``: those caps are replaced
-by the lowest possible draw, and everything else is planned under that.
+Every plan is checked (``certificate.verify``) before it leaves; one that fails the check, like a
+method that fails, gives way to the next rung. Limits that even the lowest options exceed make the
+plan ``CAP_INFEASIBLE``: they are replaced by the lowest possible use, and everything else is
+planned under that.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 
-import numpy as np
-
-from powercap_solver.compact.backends import backend_solver
+from powercap_solver.certificate import verify
 from powercap_solver.compact.model import ChoiceSolver
 from powercap_solver.context import Context, Stopwatch
-from powercap_solver.duals import shadow_prices
 from powercap_solver.errors import SolverError
-from powercap_solver.fallback import solve_greedily
-from powercap_solver.floors import least_caps, lowest_choice, yielded_floors
-from powercap_solver.lexicographic import Outcome, solve_stages
+from powercap_solver.kappa import is_expected_kept, raised_kappa, starting_kappa
 from powercap_solver.measures import Measures, measure
-from powercap_solver.plan import Plan, PlanStatus, StageResult, StoppedBy, YieldedFloor
-from powercap_solver.problem import FloatArray, IntArray, PlanningProblem
-from powercap_solver.settings import DEFAULT_SETTINGS, SolveSettings
+from powercap_solver.methods import method_solver
+from powercap_solver.plan import Plan
+from powercap_solver.problem import PlanningProblem
+from powercap_solver.rungs import COMPACT, FAST, GREEDY, lowest_plan, plan_in_force, solve_rung
+from powercap_solver.settings import DEFAULT_SETTINGS, Method, SolveSettings
+from powercap_solver.warm import WarmStart, usable
 
 _LOGGER = logging.getLogger(__name__)
 
-EXACT, GREEDY, LOWEST = "exact", "greedy", "lowest"
+_FIRST_SHARE = 0.6
+"""Of the deadline, what the first method may use when another can follow."""
+_KAPPA_ROUNDS = 8
 
 
 def solve(
@@ -36,7 +39,8 @@ def solve(
     *,
     settings: SolveSettings = DEFAULT_SETTINGS,
     clock: Callable[[], float] | None = None,
-    choice_solver: ChoiceSolver | None = None,
+    method_of: Callable[[Method], ChoiceSolver] = method_solver,
+    warm: WarmStart | None = None,
 ) -> Plan:
     """Plan ``problem``; an infeasible cap is a status, never an exception.
 
@@ -45,31 +49,33 @@ def solve(
 
     Args:
         problem: What to plan.
-        settings: Objective, tolerances, deadline, back end.
+        settings: Objective, tolerances, deadline, method.
         clock: Monotonic seconds, for timings and the deadline; default ``time.perf_counter``.
-        choice_solver: Takes the place of the back end that ``settings`` names.
+        method_of: Gives the solver of a method; for tests of what happens when one fails.
+        warm: Where to start from (``warm.warm_start_of`` the last plan); changes no bound.
+
+    Raises:
+        ProblemError: when the problem lacks what the objective needs.
     """
-    measures = measure(problem)
-    context = Context(
-        measures=measures,
-        settings=settings,
-        stopwatch=Stopwatch(
-            clock=time.perf_counter if clock is None else clock,
-            deadline_seconds=settings.deadline_seconds,
-        ),
-        solver=choice_solver or backend_solver(settings.backend),
+    watch = Stopwatch(
+        clock=time.perf_counter if clock is None else clock,
+        deadline_seconds=settings.deadline_seconds,
     )
-    rung, outcome = EXACT, None
-    try:
-        outcome = solve_stages(context)
-    except SolverError as error:
-        _LOGGER.warning("the exact method failed (%s); planning greedily", error)
-        rung, outcome = GREEDY, solve_greedily(context)
-    if outcome is None:
-        return _lowest_plan(measures)
-    if measures.is_exceeded.any():
-        rung = LOWEST
-    return _plan(context, outcome, rung)
+    measures = measure(problem, settings.objective, kappa=starting_kappa(problem))
+    for rung, solver, share in _methods(settings, method_of):
+        context = _context(measures, settings, watch, solver, share, warm)
+        plan = _verified(problem, rung, partial(_planned, context, rung))
+        if plan is not None:
+            return plan
+    context = _context(measures, settings, watch, method_of(Method.GREEDY), 1.0, None)
+    plan = _verified(problem, "in force", lambda: plan_in_force(context))
+    if plan is not None:
+        return plan
+    plan = lowest_plan(context)
+    for sentence in verify(problem, plan):
+        # Nothing draws less: the plan stands, but nobody shall think it was checked and good.
+        _LOGGER.error("the lowest draw is not what it claims: %s", sentence)
+    return plan
 
 
 def solve_greedy(
@@ -78,106 +84,91 @@ def solve_greedy(
     settings: SolveSettings = DEFAULT_SETTINGS,
     clock: Callable[[], float] | None = None,
 ) -> Plan:
-    """Plan with the greedy rung alone: the reference that exact methods are compared with."""
-    measures = measure(problem)
-    watch = Stopwatch(clock=time.perf_counter if clock is None else clock, deadline_seconds=None)
-    context = Context(
+    """Plan with the greedy rung first: the reference that exact methods are compared with."""
+    return solve(problem, settings=replace(settings, method=Method.GREEDY), clock=clock)
+
+
+def solve_lowest(problem: PlanningProblem) -> Plan:
+    """Plan the lowest draw of every deployment: it claims nothing but its watts."""
+    watch = Stopwatch(clock=time.perf_counter, deadline_seconds=None)
+    solver = method_solver(Method.GREEDY)
+    return lowest_plan(_context(measure(problem), DEFAULT_SETTINGS, watch, solver, 1.0, None))
+
+
+def _methods(
+    settings: SolveSettings, method_of: Callable[[Method], ChoiceSolver]
+) -> Iterator[tuple[str, ChoiceSolver, float]]:
+    """Rungs with their method and the share of the deadline each may use."""
+    if settings.method is Method.GREEDY:
+        yield GREEDY, method_of(Method.GREEDY), 1.0
+        return
+    first = COMPACT if settings.method is not Method.FAST else FAST
+    yield first, method_of(settings.method), _FIRST_SHARE
+    if settings.method is Method.FAST:
+        yield COMPACT, method_of(Method.HIGHS), 1.0
+    yield GREEDY, method_of(Method.GREEDY), 1.0
+
+
+def _context(
+    measures: Measures,
+    settings: SolveSettings,
+    watch: Stopwatch,
+    solver: ChoiceSolver,
+    share: float,
+    warm: WarmStart | None,
+) -> Context:
+    deadline = settings.deadline_seconds
+    if deadline is not None:
+        now = watch.seconds()
+        deadline = now + share * max(0.0, deadline - now)
+    part = Stopwatch(clock=watch.clock, deadline_seconds=deadline)
+    part.started = watch.started
+    return Context(
         measures=measures,
         settings=settings,
-        stopwatch=watch,
-        solver=backend_solver(settings.backend),
-    )
-    outcome = solve_greedily(context)
-    if outcome is None:
-        return _lowest_plan(measures)
-    return _plan(context, outcome, LOWEST if measures.is_exceeded.any() else GREEDY)
-
-
-def _plan(context: Context, outcome: Outcome, rung: str) -> Plan:
-    measures = context.measures
-    yielded = yielded_floors(measures, outcome.choice)
-    low, high = shadow_prices(measures, outcome.kept)
-    return _assemble(
-        measures,
-        choice=outcome.choice,
-        status=_status(context, outcome),
-        rung=rung,
-        stages=tuple(stage.result for stage in outcome.stages),
-        stage_choice=np.stack([stage.choice for stage in outcome.stages]),
-        prices=(low, high),
-        yielded=yielded,
-        least_cap_watts=_least_caps(context, yielded),
+        stopwatch=part,
+        solver=solver,
+        warm=usable(warm, measures.problem, len(measures.rows)),
     )
 
 
-def _least_caps(context: Context, yielded: tuple[YieldedFloor, ...]) -> FloatArray:
+def _verified(
+    problem: PlanningProblem, rung: str, attempt: Callable[[], Plan | None]
+) -> Plan | None:
+    """The plan of a rung; None when it fails or its plan is not what it claims."""
     try:
-        return least_caps(context, yielded)
+        plan = attempt()
     except SolverError as error:
-        _LOGGER.warning("least caps are not known: %s", error)
-        return np.full(context.measures.problem.cap_watts.shape, np.nan)
+        _LOGGER.warning("rung %s failed (%s); trying the next", rung, error)
+        return None
+    except (ArithmeticError, MemoryError) as error:
+        _LOGGER.warning("rung %s broke down (%s); trying the next", rung, error)
+        return None
+    if plan is None:
+        return None
+    wrong = verify(problem, plan)
+    if wrong:
+        _LOGGER.error("rung %s gave a plan that is wrong (%s); trying the next", rung, wrong[0])
+        return None
+    return plan
 
 
-def _status(context: Context, outcome: Outcome) -> PlanStatus:
-    if context.measures.is_exceeded.any():
-        return PlanStatus.CAP_INFEASIBLE
-    gap = context.settings.relative_gap
-    results = [stage.result for stage in outcome.stages]
-    # A give-back held at the plan in force states by how much it stays below the best.
-    is_proven = all(
-        result.stopped_by is StoppedBy.PROOF
-        and (result.gap <= 1.01 * max(gap, 1e-9) or result.name in ("least_change", "give_back"))
-        for result in results
-    )
-    return PlanStatus.OPTIMAL if is_proven else PlanStatus.FEASIBLE
+def _planned(context: Context, rung: str) -> Plan | None:
+    """All stages; with assurance Expected again until the aggregate bound of the plan holds."""
+    plan = _one(context, rung)
+    if context.measures.problem.expected is None:
+        return plan
+    for _ in range(_KAPPA_ROUNDS):
+        if plan.stages == () or is_expected_kept(context.measures, plan):
+            return plan
+        kappa = raised_kappa(context.measures, plan)
+        _LOGGER.info("the aggregate bound is over a cap: kappa up to %.4g", kappa.max())
+        measures = measure(context.measures.problem, context.measures.objective, kappa=kappa)
+        context = replace(context, measures=measures, warm=None)
+        plan = _one(context, rung)
+    raise SolverError("the aggregate bound of assurance Expected was not reached")
 
 
-def _lowest_plan(measures: Measures) -> Plan:
-    """Caps that cannot hold together: the lowest draw summed over the domains."""
-    choice = lowest_choice(measures)
-    _LOGGER.warning("caps %s cannot hold together: lowest draw", measures.problem.domains)
-    nothing = np.full(measures.available.shape, np.nan)
-    return _assemble(
-        measures,
-        choice=choice,
-        status=PlanStatus.CAP_INFEASIBLE,
-        rung=LOWEST,
-        stages=(),
-        stage_choice=np.zeros((0, len(choice)), dtype=np.int64),
-        prices=(nothing, nothing.copy()),
-        yielded=yielded_floors(measures, choice),
-        least_cap_watts=nothing.copy(),
-    )
-
-
-def _assemble(
-    measures: Measures,
-    *,
-    choice: IntArray,
-    status: PlanStatus,
-    rung: str,
-    stages: tuple[StageResult, ...],
-    stage_choice: IntArray,
-    prices: tuple[FloatArray, FloatArray],
-    yielded: tuple[YieldedFloor, ...],
-    least_cap_watts: FloatArray,
-) -> Plan:
-    problem = measures.problem
-    upper = np.zeros(problem.cap_watts.shape)
-    for domain, period in np.ndindex(*upper.shape):
-        groups = np.nonzero(measures.period == period)[0]
-        upper[domain, period] = math.fsum(measures.upper[domain, groups, choice[groups]])
-    above_base = problem.base_watts + problem.unmanaged_watts + problem.fixed_watts
-    return Plan(
-        status=status,
-        rung=rung,
-        choice=choice.reshape(measures.shape),
-        stages=stages,
-        upper_watts=upper + above_base,
-        headroom_watts=problem.available_watts - upper,
-        shadow_price_low=prices[0],
-        shadow_price_high=prices[1],
-        yielded_floors=yielded,
-        least_cap_watts=least_cap_watts,
-        stage_choice=stage_choice.reshape((len(stages), *measures.shape)),
-    )
+def _one(context: Context, rung: str) -> Plan:
+    plan = solve_rung(context, rung)
+    return lowest_plan(context) if plan is None else plan

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from powercap_solver.arrays import FloatArray, IntArray
 from powercap_solver.compact.model import ChoiceModel
 from powercap_solver.context import Context, Stage, stage_result
-from powercap_solver.dominance import undominated
 from powercap_solver.errors import SolverError
 from powercap_solver.floors import Kept, solve_floors
 from powercap_solver.fractional import maximise_ratio
 from powercap_solver.giveback import give_back
-from powercap_solver.greedy import greedy_served
-from powercap_solver.problem import IntArray
-from powercap_solver.settings import Objective
+from powercap_solver.plan import StoppedBy
+from powercap_solver.settings import LastStage, Objective
 from powercap_solver.stability import least_change
 
 
@@ -27,6 +28,8 @@ class Outcome:
 
     stages: tuple[Stage, ...]
     kept: Kept
+    row_prices: FloatArray
+    """float64[row]: stage-2 prices of the hard rows; empty when not known."""
 
     @property
     def choice(self) -> IntArray:
@@ -44,8 +47,10 @@ def solve_stages(context: Context) -> Outcome | None:
     if first is None:
         return None
     floors, kept = first
-    served = maximise_served(context, kept, floors)
+    served, prices = maximise_served(context, kept, floors)
     stages = [floors, served]
+    if context.settings.last_stage is LastStage.SERVED:
+        return Outcome(stages=tuple(stages), kept=kept, row_prices=prices)
     if context.settings.objective is Objective.THROUGHPUT_PER_WATT:
         efficient = maximise_ratio(context, kept, served)
         if efficient is not None:
@@ -54,36 +59,54 @@ def solve_stages(context: Context) -> Outcome | None:
     if steady is not None:
         stages.append(steady)
     stages.append(give_back(context, stages[-1]))
-    return Outcome(stages=tuple(stages), kept=kept)
+    return Outcome(stages=tuple(stages), kept=kept, row_prices=prices)
 
 
-def maximise_served(context: Context, kept: Kept, floors: Stage) -> Stage:
-    """Stage 2: maximise S over what keeps caps and floors.
+def maximise_served(context: Context, kept: Kept, floors: Stage) -> tuple[Stage, FloatArray]:
+    """Stage 2: maximise what is served, or is worth most, over what keeps caps and floors.
+
+    Returns:
+        The stage, and the prices of the hard rows (float64[row], empty when not known).
 
     Raises:
         SolverError: when the back end fails.
     """
     measures, watch = context.measures, context.stopwatch
     begun = watch.seconds()
-    costs = [-measures.value, *measures.upper]
-    if kept.floor_rows:
-        costs.append(measures.shortfall)
-    candidates = undominated(kept.allowed, costs)
     model = ChoiceModel(
-        value=measures.value,
-        allowed=candidates,
+        value=measures.worth,
+        allowed=kept.allowed,
         rows=kept.rows,
-        hint=greedy_served(measures, floors.choice),
+        links=measures.links,
+        hint=_start(context, kept, floors),
+        prices=_start_prices(context, kept),
     )
     answer = context.maximise(model)
-    if answer.choice is None:
+    if answer.choice is None and answer.stopped_by is StoppedBy.PROOF:
         raise SolverError("stage served found nothing although stage floors has a plan")
+    choice = floors.choice if answer.choice is None else answer.choice
     result = stage_result(
         name="served",
-        objective=measures.total_value(answer.choice),
-        bound=answer.bound,
+        objective=measures.total_worth(choice),
+        bound=max(answer.bound, measures.total_worth(choice)),
         method=answer.method,
         seconds=watch.seconds() - begun,
         stopped_by=answer.stopped_by,
     )
-    return Stage(result=result, choice=answer.choice)
+    prices = np.zeros(0) if answer.prices is None else answer.prices[: len(measures.rows)]
+    return Stage(result=result, choice=choice), prices
+
+
+def _start(context: Context, kept: Kept, floors: Stage) -> IntArray:
+    """int64[group]: the choice of the last plan, to be repaired; else that of the floors."""
+    if context.warm is not None:
+        choice = context.warm.served_choice.ravel()
+        if kept.allowed[np.arange(len(choice)), choice].all():
+            return choice
+    return floors.choice
+
+
+def _start_prices(context: Context, kept: Kept) -> FloatArray | None:
+    if context.warm is None or context.warm.row_prices is None or kept.floor_rows:
+        return None
+    return context.warm.row_prices

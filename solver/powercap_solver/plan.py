@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, field, fields
 
 import numpy as np
 
-from powercap_solver.problem import FloatArray, IntArray
+from powercap_solver.arrays import FloatArray, IntArray
 
 
 class PlanStatus(enum.StrEnum):
@@ -65,6 +66,34 @@ class YieldedFloor:
     planned: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BindingRow:
+    """A limit that holds the plan down: raising it could raise the value of stage 2."""
+
+    kind: str
+    """``cap``, ``pool``, ``rise``, ``fall`` or ``budget``."""
+    name: str
+    """The domain, the pool or the budget."""
+    period: int
+    """The period; 0 for a budget, which spans them all."""
+    used: float
+    """W above base, GPUs, W a step, or what the options spend of the budget."""
+    limit: float
+    """The same unit: what the row's own terms may use. In the first period of a step the watts
+    before it are moved to this side; a budget is what the bases of the zones leave of it; a cap,
+    pool or budget below the least that any choice uses is that least."""
+    price: float
+    """Value of stage 2 per unit of the row, >= 0."""
+
+
+def _no_prices() -> FloatArray:
+    return np.zeros(0)
+
+
+def _no_kappa() -> FloatArray:
+    return np.zeros((0, 0))
+
+
 def _no_choices() -> IntArray:
     return np.zeros((0, 0, 0), dtype=np.int64)
 
@@ -75,7 +104,8 @@ class Plan:
 
     status: PlanStatus
     rung: str
-    """The rung of the ladder that answered: ``exact``, ``greedy`` or ``lowest``."""
+    """The rung of the ladder that answered: ``fast``, ``compact``, ``greedy``, ``in_force`` or
+    ``lowest``."""
     choice: IntArray
     """int64[deployment, period]: index into the problem's options."""
     stages: tuple[StageResult, ...]
@@ -94,6 +124,19 @@ class Plan:
     stage_choice: IntArray = field(default_factory=_no_choices)
     """int64[stage, deployment, period]: the choice behind each stage's objective; the last one
     is ``choice``."""
+    least_common_factor: float = math.nan
+    """Least factor on all caps together that keeps every floor; NaN where no floor yielded or
+    it is not known."""
+    binding: tuple[BindingRow, ...] = ()
+    """The rows that leave nothing a chosen option could still use."""
+    row_prices: FloatArray = field(default_factory=_no_prices)
+    """float64[row]: stage-2 prices of the hard rows, value per unit, for a later warm start;
+    empty when not known."""
+    objective: str = "throughput_per_watt"
+    """What was maximised after the floors: a member of ``settings.Objective``."""
+    kappa: FloatArray = field(default_factory=_no_kappa)
+    """float64[domain, period]: share of upper - mean charged, with assurance Expected; empty
+    otherwise."""
 
     def __post_init__(self) -> None:
         """Make the arrays read-only."""

@@ -1,32 +1,46 @@
 """The planning problem: what may be chosen, what it serves, what it draws, what limits it.
 
-Data (indices: d deployment, z zone, c domain, t period, k option):
+Data (indices: d deployment, z zone, c domain, t period, k option, m draw):
 
     served[d,t,k]   tokens/s served when option k is allowed
     power[d,t,k]    mean watts drawn above base
-    upper[c,d,t,k]  upper watts charged above base against domain c
+    upper[m,t,k]    upper watts above base that deployment d(m) is charged against domain c(m)
     cap[c,t]        watts at the meter of domain c; overhead factor and fixed overhead turn
                     GPU and host watts into meter watts
     base, unmanaged, fixed [c,t]    watts no option can remove
 
 Variables: x[d,t,k] in {0,1}, one option per deployment and period.
 
-Rows: sum over d,k of upper[c,d,t,k] x[d,t,k] + base + unmanaged + fixed
+Rows: sum over m with c(m) = c, and k, of upper[m,t,k] x[d(m),t,k] + base + unmanaged + fixed
       <= (cap[c,t] - fixed_overhead[c]) / overhead_factor[c].
+
+A *draw* is a deployment in a domain. One that lies wholly in a rack, its row and the cluster has
+three draws with equal watts; one spread over two racks has a draw in each. The parts ``pools``,
+``dynamics``, ``grid`` and ``expected`` add rows and links of their own (``parts``).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import enum
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from powercap_solver.arrays import BoolArray, FloatArray, IntArray
+from powercap_solver.checks import check_arrays, check_unique, require
 from powercap_solver.errors import ProblemError
+from powercap_solver.parts import Dynamics, Expected, Grid, Labels, Pools, Sizes
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
+__all__ = ["BoolArray", "FloatArray", "IntArray", "PlanningProblem", "Utility"]
+
+
+class Utility(enum.StrEnum):
+    """How stage 2 values what a deployment is served."""
+
+    LINEAR = "linear"
+    """weight * served."""
+    PROPORTIONAL_FAIR = "proportional_fair"
+    """weight * log(0.01 + served / load); weight * log(1.01) where nothing is asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -34,7 +48,8 @@ class PlanningProblem:
     """One planning problem; arrays are read-only and validated when it is made.
 
     Options are padded to the widest deployment: entries at ``k >= option_count[d]`` are 0 and
-    never chosen. Options of a deployment ascend strictly in ``replicas``.
+    never chosen. Options of a deployment ascend in ``replicas``, strictly unless ``labels`` tells
+    equal ones apart.
     """
 
     deployments: tuple[str, ...]
@@ -53,8 +68,12 @@ class PlanningProblem:
     """float64[deployment, period, option], tokens/s, >= 0."""
     power_watts: FloatArray
     """float64[deployment, period, option]: mean W above base."""
+    draw_domain: IntArray
+    """int64[draw]: the domain's place in ``domains``."""
+    draw_deployment: IntArray
+    """int64[draw]: the deployment's place in ``deployments``; no two draws are alike in both."""
     upper_watts: FloatArray
-    """float64[domain, deployment, period, option]: upper W above base, >= 0."""
+    """float64[draw, period, option]: upper W above base, >= 0."""
     load_tps: FloatArray
     """float64[deployment, period], tokens/s asked, >= 0."""
     weight: FloatArray
@@ -90,26 +109,46 @@ class PlanningProblem:
     fixed_watts: FloatArray
     """float64[domain, period]: charge of replicas no option can remove, W above base."""
 
+    utility: Utility = Utility.LINEAR
+    """How stage 2 values what is served."""
+    pools: Pools | None = None
+    """GPU inventory; None: GPUs do not limit."""
+    dynamics: Dynamics | None = None
+    """What links the periods; None: nothing does."""
+    grid: Grid | None = None
+    """Prices, carbon and budgets; None: no budgets, and ``netValue`` cannot be asked."""
+    expected: Expected | None = None
+    """Tables of assurance Expected; None: Guaranteed."""
+    labels: Labels | None = None
+    """Modes and variants; None: one mode, no groups."""
+
     def __post_init__(self) -> None:
         """Check every field and make the arrays read-only.
 
         Raises:
             ProblemError: naming the field, the value and what would be accepted.
         """
-        shapes = _shapes(self)
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not isinstance(value, np.ndarray):
-                continue
-            if value.shape != shapes[field.name]:
-                raise ProblemError(
-                    f"{field.name} has shape {value.shape}, expected {shapes[field.name]}"
-                )
-            if value.dtype.kind == "f" and not np.isfinite(value).all():
-                raise ProblemError(f"{field.name} holds a value that is not finite")
-            value.setflags(write=False)
-        _check_names(self)
+        check_arrays(self, _shapes(self))
+        for name in ("deployments", "domains", "zones"):
+            check_unique(getattr(self, name), name)
+        if not self.zones:
+            raise ProblemError("zones is empty; at least one zone is needed")
         _check_ranges(self)
+        _check_options(self)
+        _check_draws(self)
+        _check_parts(self)
+
+    @property
+    def sizes(self) -> Sizes:
+        """How many of everything there are."""
+        return Sizes(
+            deployments=len(self.deployments),
+            periods=self.period_seconds.shape[0] if self.period_seconds.ndim == 1 else -1,
+            options=self.replicas.shape[1] if self.replicas.ndim == 2 else -1,
+            domains=len(self.domains),
+            zones=len(self.zones),
+            draws=self.draw_domain.shape[0] if self.draw_domain.ndim == 1 else -1,
+        )
 
     @property
     def is_option(self) -> BoolArray:
@@ -130,20 +169,18 @@ class PlanningProblem:
 
 
 def _shapes(problem: PlanningProblem) -> dict[str, tuple[int, ...]]:
-    deployment, domain, zone = (
-        len(problem.deployments),
-        len(problem.domains),
-        len(problem.zones),
-    )
-    period = problem.period_seconds.shape[0] if problem.period_seconds.ndim == 1 else -1
-    option = problem.replicas.shape[1] if problem.replicas.ndim == 2 else -1
+    sizes = problem.sizes
+    deployment, period, option = sizes.deployments, sizes.periods, sizes.options
+    domain, zone, draw = sizes.domains, sizes.zones, sizes.draws
     return {
         "period_seconds": (period,),
         "option_count": (deployment,),
         "replicas": (deployment, option),
         "served_tps": (deployment, period, option),
         "power_watts": (deployment, period, option),
-        "upper_watts": (domain, deployment, period, option),
+        "draw_domain": (draw,),
+        "draw_deployment": (draw,),
+        "upper_watts": (draw, period, option),
         "load_tps": (deployment, period),
         "weight": (deployment,),
         "priority": (deployment,),
@@ -164,44 +201,61 @@ def _shapes(problem: PlanningProblem) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _check_names(problem: PlanningProblem) -> None:
-    for name in ("deployments", "domains", "zones"):
-        values = getattr(problem, name)
-        if len(set(values)) != len(values):
-            twice = next(value for value in values if values.count(value) > 1)
-            raise ProblemError(f"{name} holds {twice!r} twice; names must be unique")
-    if not problem.zones:
-        raise ProblemError("zones is empty; at least one zone is needed")
-
-
 def _check_ranges(problem: PlanningProblem) -> None:
     for name in ("served_tps", "upper_watts", "load_tps", "fixed_overhead_watts", "base_watts"):
-        _require(problem, name, getattr(problem, name) >= 0, "0 or more")
+        require(problem, name, getattr(problem, name) >= 0, "0 or more")
     for name in ("unmanaged_watts", "fixed_watts", "zone_base_watts", "cap_watts", "min_replicas"):
-        _require(problem, name, getattr(problem, name) >= 0, "0 or more")
+        require(problem, name, getattr(problem, name) >= 0, "0 or more")
     for name in ("period_seconds", "weight", "energy_weight"):
-        _require(problem, name, getattr(problem, name) > 0, "more than 0")
+        require(problem, name, getattr(problem, name) > 0, "more than 0")
     for name in ("min_served_fraction", "served_share"):
         value = getattr(problem, name)
-        _require(problem, name, (value >= 0) & (value <= 1), "between 0 and 1")
-    _require(problem, "overhead_factor", problem.overhead_factor >= 1, "1 or more")
-    _require(problem, "replicas_in_force", problem.replicas_in_force >= -1, "-1 or more")
+        require(problem, name, (value >= 0) & (value <= 1), "between 0 and 1")
+    require(problem, "overhead_factor", problem.overhead_factor >= 1, "1 or more")
+    require(problem, "replicas_in_force", problem.replicas_in_force >= -1, "-1 or more")
     zone = problem.zone_index
-    _require(problem, "zone_index", (zone >= 0) & (zone < len(problem.zones)), "a place in zones")
+    require(problem, "zone_index", (zone >= 0) & (zone < len(problem.zones)), "a place in zones")
+
+
+def _check_options(problem: PlanningProblem) -> None:
     count = problem.option_count
     width = problem.replicas.shape[1]
-    _require(problem, "option_count", (count >= 1) & (count <= width), f"1 to {width}")
+    require(problem, "option_count", (count >= 1) & (count <= width), f"1 to {width}")
     real = problem.is_option
-    _require(problem, "replicas", (problem.replicas >= 0) | ~real, "0 or more")
-    ascending = (np.diff(problem.replicas, axis=1) > 0) | ~real[:, 1:]
-    _require(problem, "replicas", ascending, "strictly ascending within a deployment")
+    require(problem, "replicas", (problem.replicas >= 0) | ~real, "0 or more")
+    step = np.diff(problem.replicas, axis=1)
+    if problem.labels is None:
+        ascending = (step > 0) | ~real[:, 1:]
+        require(problem, "replicas", ascending, "strictly ascending within a deployment")
+    else:
+        require(problem, "replicas", (step >= 0) | ~real[:, 1:], "ascending within a deployment")
 
 
-def _require(problem: PlanningProblem, name: str, ok: BoolArray, accepted: str) -> None:
-    bad = np.argwhere(~ok)
-    if not bad.size:
-        return
-    value = np.asarray(getattr(problem, name))
-    index = tuple(int(i) for i in bad[0])
-    shown = value[index] if value.shape == ok.shape else value[index[0]]
-    raise ProblemError(f"{name}{list(index)} is {shown}; accepted: {accepted}")
+def _check_draws(problem: PlanningProblem) -> None:
+    domain, deployment = problem.draw_domain, problem.draw_deployment
+    ok = (domain >= 0) & (domain < len(problem.domains))
+    require(problem, "draw_domain", ok, "a place in domains")
+    ok = (deployment >= 0) & (deployment < len(problem.deployments))
+    require(problem, "draw_deployment", ok, "a place in deployments")
+    key = domain * len(problem.deployments) + deployment
+    first = np.unique(key, return_index=True)[1]
+    if len(first) < len(key):
+        second = int(np.setdiff1d(np.arange(len(key)), first)[0])
+        raise ProblemError(
+            f"draw_deployment[{second}]: {problem.deployments[deployment[second]]!r} draws twice "
+            f"in domain {problem.domains[domain[second]]!r}; accepted: one draw each"
+        )
+
+
+def _check_parts(problem: PlanningProblem) -> None:
+    sizes = problem.sizes
+    if problem.pools is not None:
+        problem.pools.check(sizes)
+    if problem.dynamics is not None:
+        problem.dynamics.check(sizes)
+    if problem.grid is not None:
+        problem.grid.check(sizes)
+    if problem.expected is not None:
+        problem.expected.check(sizes, problem.upper_watts)
+    if problem.labels is not None:
+        problem.labels.check(sizes, problem.replicas, problem.is_option)

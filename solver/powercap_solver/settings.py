@@ -18,17 +18,34 @@ class Objective(enum.StrEnum):
     """Served, then throughput per weighted watt within each deployment's served share."""
     THROUGHPUT = "throughput"
     """Served alone; the served share is not used."""
+    NET_VALUE = "net_value"
+    """The money that served tokens earn less what energy and carbon cost."""
 
 
-class Backend(enum.StrEnum):
+class Method(enum.StrEnum):
     """What solves the choice models of the stages; each runs one thread."""
 
-    KNAPSACK = "knapsack"
-    """Models of one cap by an exact knapsack method, all others by HiGHS."""
+    FAST = "fast"
+    """Prices, repair and an exact core: the method that users run."""
     HIGHS = "highs"
-    """Every model by HiGHS in OR-Tools MathOpt."""
+    """The compact model in OR-Tools MathOpt, by HiGHS."""
     SCIP = "scip"
-    """Every model by SCIP in OR-Tools MathOpt."""
+    """The compact model in OR-Tools MathOpt, by SCIP."""
+    CP_SAT = "cp_sat"
+    """The compact model in whole numbers, by OR-Tools' CP-SAT."""
+    CBC = "cbc"
+    """The compact model in PuLP, by CBC."""
+    GREEDY = "greedy"
+    """Most value per watt first; no proof beyond the relaxation of single caps."""
+
+
+class LastStage(enum.StrEnum):
+    """Where a solve may end early."""
+
+    SERVED = "served"
+    """After stage 2: what the objective is worth, without a plan fit to act on."""
+    GIVE_BACK = "give_back"
+    """After all stages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +54,10 @@ class SolveSettings:
 
     objective: Objective = Objective.THROUGHPUT_PER_WATT
     """Default: throughput per weighted watt."""
-    backend: Backend = Backend.KNAPSACK
-    """Default: knapsack."""
+    method: Method = Method.FAST
+    """Default: fast."""
+    last_stage: LastStage = LastStage.GIVE_BACK
+    """Default: give_back, all of them."""
     relative_gap: float = 1e-6
     """A stage may stop, and counts as optimal, at this relative gap; default 1e-6. With one cap
     and few deployments the proof is complete whatever this says."""
@@ -51,9 +70,9 @@ class SolveSettings:
     held_served_fraction: float = 0.5
     """A deployment is not held at the plan in force when that serves less than this fraction of
     what the best plan serves it, however little it weighs in the total; default 0.5."""
-    change_gap: float = 0.01
-    """Relative gap at which the least change may stop: up to 100 changed replicas the number is
-    proven, above it is proven within 1 %; default 0.01."""
+    change_gap: float = 0.005
+    """Gap at which the least change may stop, in replicas as a share of deployments times periods:
+    up to 200 of those the number is proven; default 0.005."""
     deadline_seconds: float | None = None
     """Time for the whole solve, s; default none. Stages cut short keep what they have found."""
 

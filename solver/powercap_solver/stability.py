@@ -12,15 +12,20 @@ import math
 
 import numpy as np
 
-from powercap_solver.compact.model import ChoiceModel, Row
+from powercap_solver.arrays import FloatArray, IntArray
+from powercap_solver.compact.model import ChoiceModel, Row, best_of_each
 from powercap_solver.context import Context, Stage, stage_result
 from powercap_solver.floors import Kept
 from powercap_solver.fractional import ratio
 from powercap_solver.measures import Measures
-from powercap_solver.problem import FloatArray, IntArray
+from powercap_solver.plan import StoppedBy
+from powercap_solver.problem import Utility
+from powercap_solver.settings import Objective
 
 _TIE_GAP = 0.01
 """Proves the whole number of changes; the tie-break is solved to this share of its spread."""
+SEARCHED_GROUPS = 200
+"""Most groups of a core whose least change is searched exactly."""
 _ROW_SLACK = 1e-10
 """Relative slack of the rows that keep S and S/W."""
 
@@ -64,9 +69,17 @@ def least_change(context: Context, kept: Kept, best: Stage, served: Stage) -> St
     )
     allowed = kept.allowed & (measures.served >= wanted[:, None])
     rate = ratio(measures, best.choice) if best is not served else 0.0
-    rows = (*kept.rows, _served_row(measures, best.choice, tolerance))
+    rows = (*kept.rows, _worth_row(measures, best.choice, tolerance))
     if rate > 0:
         rows = (*rows, _ratio_row(measures, rate * (1 - tolerance)))
+    in_force = best_of_each(-changed, allowed)
+    if (
+        not measures.pick(changed, in_force).any()
+        and all(row.holds(in_force) for row in rows)
+        and (measures.links is None or measures.links.holds(in_force))
+        and _keeps_worth(measures, in_force, best.choice, tolerance, rate)
+    ):
+        return _unchanged(in_force, tolerance, watch.seconds() - begun)
     worth = measures.value - rate * measures.energy
     low = np.min(np.where(allowed, worth, np.inf), axis=1)
     high = np.max(np.where(allowed, worth, -np.inf), axis=1)
@@ -74,11 +87,24 @@ def least_change(context: Context, kept: Kept, best: Stage, served: Stage) -> St
     # Changes are whole numbers: a tie-break of at most 0.5 in total never outweighs one.
     tie = 0.5 * (worth - low[:, None]) / spread
     answer = context.maximise(
-        ChoiceModel(value=tie - changed, allowed=allowed, rows=rows, hint=best.choice),
-        absolute_gap=_TIE_GAP,
-        relative_gap=context.settings.change_gap,
+        ChoiceModel(
+            value=tie - changed,
+            allowed=allowed,
+            rows=rows,
+            hint=best.choice,
+            links=measures.ramps,
+        ),
+        absolute_gap=max(_TIE_GAP, context.settings.change_gap * len(changed)),
+        relative_gap=0.0,
+        core_groups=SEARCHED_GROUPS,
     )
     choice = best.choice if answer.choice is None else answer.choice
+    stopped_by = answer.stopped_by
+    if measures.links is not None and not _keeps_worth(
+        measures, choice, best.choice, tolerance, rate
+    ):
+        # The rows know nothing of what is lost by changing; the plan itself does.
+        choice, stopped_by = best.choice, StoppedBy.HEURISTIC
     objective = math.fsum(measures.pick(changed, choice))
     bound = min(objective, max(0.0, math.ceil(-answer.bound - 1e-6)))
     result = stage_result(
@@ -87,26 +113,66 @@ def least_change(context: Context, kept: Kept, best: Stage, served: Stage) -> St
         bound=bound,
         method=answer.method,
         seconds=watch.seconds() - begun,
-        stopped_by=answer.stopped_by,
+        stopped_by=stopped_by,
         kept_within=tolerance,
     )
     return Stage(result=result, choice=choice)
 
 
-def _served_row(measures: Measures, choice: IntArray, tolerance: float) -> Row:
-    value = measures.total_value(choice)
-    return Row(
-        groups=np.arange(len(choice)),
-        coefficient=-measures.value,
-        limit=-(1 - tolerance) * value,
-        slack=_ROW_SLACK * value,
+def _unchanged(choice: IntArray, tolerance: float, seconds: float) -> Stage:
+    """The plan in force stands as it is: no plan changes less."""
+    result = stage_result(
+        name="least_change",
+        objective=0.0,
+        bound=0.0,
+        method="separable",
+        seconds=seconds,
+        stopped_by=StoppedBy.PROOF,
+        kept_within=tolerance,
     )
+    return Stage(result=result, choice=choice)
+
+
+def worth_scale(measures: Measures, choice: IntArray) -> float:
+    """What a relative loss of stage 2 is a share of: its value, or the weights of a fair utility.
+
+    The logarithms of a fair utility have no zero of their own: a loss of ``share`` in each is the
+    same share of what each deployment is served.
+    """
+    is_net = measures.objective is Objective.NET_VALUE
+    if measures.problem.utility is Utility.PROPORTIONAL_FAIR and not is_net:
+        return math.fsum(measures.problem.weight) * math.fsum(measures.problem.period_seconds)
+    return abs(measures.total_worth(choice))
+
+
+def _worth_row(measures: Measures, choice: IntArray, tolerance: float) -> Row:
+    scale = worth_scale(measures, choice)
+    kept = measures.total_worth(choice) + measures.lost(choice) - tolerance * scale
+    return Row(
+        kind="kept",
+        groups=np.arange(len(choice)),
+        coefficient=-measures.worth,
+        limit=-kept,
+        slack=_ROW_SLACK * max(scale, abs(kept)),
+    )
+
+
+def _keeps_worth(
+    measures: Measures, choice: IntArray, best: IntArray, tolerance: float, rate: float
+) -> bool:
+    """Whether ``choice`` keeps the worth of ``best`` and, where it counts, the ratio ``rate``."""
+    scale = worth_scale(measures, best)
+    least = measures.total_worth(best) - tolerance * scale
+    if measures.total_worth(choice) < least - _ROW_SLACK * scale:
+        return False
+    return rate <= 0 or ratio(measures, choice) >= (1 - tolerance) * rate * (1 - _ROW_SLACK)
 
 
 def _ratio_row(measures: Measures, rate: float) -> Row:
     """S - rate * W >= 0, as energy * rate - value <= -rate * energy_base."""
     energy = np.abs(measures.energy).max(axis=1).sum() + abs(measures.energy_base)
     return Row(
+        kind="kept",
         groups=np.arange(len(measures.value)),
         coefficient=rate * measures.energy - measures.value,
         limit=-rate * measures.energy_base,

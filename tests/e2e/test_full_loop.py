@@ -44,7 +44,9 @@ def available_watts(problem: dict[str, Any]) -> float:
 
 
 def upper_watts(problem: dict[str, Any], choice: tuple[int, ...]) -> float:
-    return math.fsum(problem["upper_watts"][0][d][0][k] for d, k in enumerate(choice))
+    # One domain: a draw for every deployment, [draw][period][option].
+    assert problem["draw_deployment"] == list(range(len(choice)))
+    return math.fsum(problem["upper_watts"][d][0][k] for d, k in enumerate(choice))
 
 
 def weighted_served(problem: dict[str, Any], choice: tuple[int, ...]) -> float:
@@ -115,7 +117,7 @@ def test_what_was_learned_is_what_is_emulated(world):
         cluster = world.exporters.cluster
         deployment = cluster.scenario.deployments[cluster.index(key)]
         curve = deployment.curve
-        one_replica = problem["upper_watts"][0][place][0][0]
+        one_replica = problem["upper_watts"][place][0][0]
         # A learned bound: above the true peak, below nameplate and the host share it assumes.
         nameplate = 1.02 * curve.limit_watts + 100.0 * curve.gpus_per_replica
         assert one_replica >= curve.peak_watts - parked_watts(curve)

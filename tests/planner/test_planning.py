@@ -529,7 +529,7 @@ def test_fixed_replicas_all_run_and_share_the_load():
     assert problem.served_tps[0, 0].tolist() == [900.0, 1500.0, 1500.0, 1500.0]
     each = np.interp([1000.0, 750.0, 500.0, 375.0], [0, 500, 1000], [70, 400, 600]) - 70.0
     np.testing.assert_allclose(problem.power_watts[0, 0], each * [1, 2, 3, 4])
-    np.testing.assert_allclose(problem.upper_watts[0, 0, 0], 590.0 * np.arange(1, 5))
+    np.testing.assert_allclose(problem.upper_watts[0, 0], 590.0 * np.arange(1, 5))
 
 
 def test_a_ceiling_above_what_the_load_needs_costs_cap_but_no_energy():
@@ -540,7 +540,7 @@ def test_a_ceiling_above_what_the_load_needs_costs_cap_but_no_energy():
     # 1200 / (0.7 * 900) needs two replicas, however many are allowed.
     power = problem.power_watts[0, 0]
     assert power[1] == power[2] == power[3] == pytest.approx(2 * (440.0 - 70.0))
-    assert (np.diff(problem.upper_watts[0, 0, 0]) > 0).all()
+    assert (np.diff(problem.upper_watts[0, 0]) > 0).all()
 
 
 def test_tables_are_expectations_over_the_scenarios():

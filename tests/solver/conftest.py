@@ -26,7 +26,7 @@ def _one_cap(
     table = np.array(served, dtype=float)[:, None, :]
     deployments, _, options = table.shape
     replicas = np.tile(np.arange(options), (deployments, 1))
-    upper = replicas * np.array(watts_per_replica)[:, None]
+    upper = replicas * np.array(watts_per_replica, dtype=float)[:, None]
     mean = upper * 0.8 if power is None else np.array(power, dtype=float)
     values: dict[str, Any] = {
         "deployments": tuple(f"test/{'abcdefgh'[index]}" for index in range(deployments)),
@@ -37,7 +37,9 @@ def _one_cap(
         "replicas": replicas,
         "served_tps": table,
         "power_watts": mean[:, None, :],
-        "upper_watts": upper[None, :, None, :],
+        "draw_domain": np.zeros(deployments, dtype=np.int64),
+        "draw_deployment": np.arange(deployments),
+        "upper_watts": upper[:, None, :],
         "load_tps": table[:, :, -1],
         "weight": np.ones(deployments),
         "priority": np.zeros(deployments, dtype=np.int64),
@@ -49,7 +51,7 @@ def _one_cap(
         "zone_index": np.zeros(deployments, dtype=np.int64),
         "energy_weight": np.ones((1, 1)),
         "zone_base_watts": np.full((1, 1), 100.0),
-        "cap_watts": np.array([[cap]]),
+        "cap_watts": np.array([[float(cap)]]),
         "overhead_factor": np.ones(1),
         "fixed_overhead_watts": np.zeros(1),
         "base_watts": np.zeros((1, 1)),
@@ -57,7 +59,11 @@ def _one_cap(
         "fixed_watts": np.zeros((1, 1)),
     }
     for name, value in fields.items():
-        values[name] = np.asarray(value).reshape(values[name].shape)
+        default = values.get(name)
+        if isinstance(default, np.ndarray):
+            values[name] = np.asarray(value, dtype=default.dtype).reshape(default.shape)
+        else:
+            values[name] = value
     return PlanningProblem(**values)
 
 

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 from powercap_solver.certificate import verify
-from powercap_solver.compact.model import ChoiceAnswer, ChoiceModel, SolveLimits
+from powercap_solver.compact.model import ChoiceAnswer, ChoiceModel, ChoiceSolver, SolveLimits
 from powercap_solver.errors import ProblemError, SolverError
 from powercap_solver.instances import FAMILIES
 from powercap_solver.ladder import solve
+from powercap_solver.methods import method_solver
+from powercap_solver.parts import Grid
 from powercap_solver.plan import Plan, PlanStatus, StoppedBy
 from powercap_solver.problem import PlanningProblem
-from powercap_solver.settings import Backend, Objective, SolveSettings
+from powercap_solver.settings import Method, Objective, SolveSettings
 from powercap_solver.testing import random_problem
 
 OneCap = Callable[..., PlanningProblem]
@@ -146,12 +148,14 @@ def test_caps_below_the_lowest_draw_give_the_lowest_draw_loudly(one_cap: OneCap)
 def test_caps_that_cannot_hold_together_give_the_lowest_sum() -> None:
     # Each option suits one domain and breaks the other.
     base = random_problem(np.random.default_rng(0), deployments=1, options=2, domains=2)
-    upper = np.array([[[[0.0, 100.0]]], [[[100.0, 0.0]]]])
+    upper = np.array([[[0.0, 100.0]], [[100.0, 0.0]]])
     values: dict[str, Any] = {
         "option_count": np.array([2]),
         "replicas": np.array([[1, 2]]),
         "served_tps": np.array([[[1.0, 2.0]]]),
         "power_watts": np.array([[[1.0, 2.0]]]),
+        "draw_domain": np.array([0, 1]),
+        "draw_deployment": np.array([0, 0]),
         "upper_watts": upper,
         "overhead_factor": np.ones(2),
         "base_watts": np.zeros((2, 1)),
@@ -261,7 +265,9 @@ def test_shadow_prices_of_several_caps_match_the_one_that_binds() -> None:
     loose = replace(
         problem,
         domains=("feed", "spare"),
-        upper_watts=np.repeat(problem.upper_watts, 2, axis=0),
+        draw_domain=np.repeat([0, 1], 10),
+        draw_deployment=np.tile(np.arange(10), 2),
+        upper_watts=np.concatenate([problem.upper_watts, problem.upper_watts]),
         cap_watts=np.array([[problem.cap_watts[0, 0]], [1e9]]),
         overhead_factor=np.repeat(problem.overhead_factor, 2),
         fixed_overhead_watts=np.zeros(2),
@@ -276,16 +282,69 @@ def test_shadow_prices_of_several_caps_match_the_one_that_binds() -> None:
     assert two.shadow_price_low[1, 0] == 0
 
 
+def _without(*failing: Method) -> Callable[[Method], ChoiceSolver]:
+    return lambda method: _failing if method in failing else method_solver(method)
+
+
 @pytest.mark.parametrize("name", ["scarce_one_cap", "tight_floors", "racks_and_periods"])
-def test_the_ladder_falls_to_greedy_when_the_back_end_fails(
-    name: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("failing", "rung", "status"),
+    [
+        pytest.param([Method.FAST], "compact", PlanStatus.OPTIMAL, id="fast"),
+        pytest.param([Method.FAST, Method.HIGHS], "greedy", PlanStatus.FEASIBLE, id="both"),
+        pytest.param(list(Method), "lowest", None, id="all"),
+    ],
+)
+def test_a_method_that_fails_gives_way_to_the_next_rung(
+    name: str,
+    failing: list[Method],
+    rung: str,
+    status: PlanStatus | None,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     problem = FAMILIES[name].make(size=12, seed=0)
 
-    plan = solve(problem, choice_solver=_failing)
+    plan = solve(problem, method_of=_without(*failing))
 
-    assert (plan.rung, plan.status) == ("greedy", PlanStatus.FEASIBLE)
+    assert plan.rung == rung
+    assert status in (None, plan.status)
     assert "the back end is gone" in caplog.text
+    assert verify(problem, plan) == ()
+
+
+def test_without_any_method_the_plan_in_force_stands_where_it_keeps_the_caps(
+    one_cap: OneCap,
+) -> None:
+    fields = {"served": [[0, 10, 20]] * 2, "watts_per_replica": [100, 90], "cap": 250}
+
+    kept = solve(one_cap(**fields, replicas_in_force=[1, 0]), method_of=_without(*Method))
+    broken = solve(one_cap(**fields, replicas_in_force=[2, 1]), method_of=_without(*Method))
+
+    assert (kept.rung, kept.choice.ravel().tolist()) == ("in_force", [1, 0])
+    assert (broken.rung, broken.choice.ravel().tolist()) == ("lowest", [0, 0])
+
+
+def test_a_method_that_answers_wrongly_gives_way_to_the_next_rung(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    problem = FAMILIES["scarce_one_cap"].make(size=12, seed=0)
+
+    def forging(model: ChoiceModel, limits: SolveLimits) -> ChoiceAnswer:
+        heaviest = model.allowed.shape[1] - 1 - np.argmax(model.allowed[:, ::-1], axis=1)
+        return ChoiceAnswer(
+            choice=heaviest,
+            bound=model.worth(heaviest),
+            method="forged",
+            stopped_by=StoppedBy.PROOF,
+        )
+
+    plan = solve(
+        problem,
+        method_of=lambda method: forging if method is Method.FAST else method_solver(method),
+    )
+
+    assert plan.rung == "compact"
+    assert "is wrong" in caplog.text
     assert verify(problem, plan) == ()
 
 
@@ -302,11 +361,11 @@ def test_a_deadline_gives_a_plan_that_says_so() -> None:
     assert StoppedBy.DEADLINE in {stage.stopped_by for stage in plan.stages}
 
 
-@pytest.mark.parametrize("backend", list(Backend))
-def test_standard_output_stays_clean(backend: Backend, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("method", list(Method))
+def test_standard_output_stays_clean(method: Method, capfd: pytest.CaptureFixture[str]) -> None:
     problem = FAMILIES["racks_and_periods"].make(size=6, seed=0)
 
-    solve(problem, settings=SolveSettings(backend=backend))
+    solve(problem, settings=SolveSettings(method=method))
 
     assert capfd.readouterr() == ("", "")
 
@@ -327,3 +386,20 @@ def test_a_problem_without_deployments_or_caps_is_planned(one_cap: OneCap) -> No
 
     assert verify(problem, plan) == ()
     assert plan.upper_watts.shape == (0, 1)
+
+
+def test_net_value_gives_no_ceiling_back_that_loses_money(one_cap: OneCap) -> None:
+    grid = Grid(
+        price_per_mwh=np.array([[1000.0]]),
+        carbon_g_per_kwh=np.zeros((1, 1)),
+        overhead_factor=np.ones(1),
+        token_price_per_million=np.array([0.001, 1000.0]),
+    )
+    problem = one_cap(
+        served=[[0, 10, 20], [0, 10, 20]], watts_per_replica=[100, 100], cap=1000, grid=grid
+    )
+
+    plan = solve(problem, settings=SolveSettings(objective=Objective.NET_VALUE))
+
+    assert plan.choice.ravel().tolist() == [0, 2]
+    assert verify(problem, plan) == ()

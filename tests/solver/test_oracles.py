@@ -17,7 +17,7 @@ from powercap_solver.instances import FAMILIES
 from powercap_solver.ladder import solve, solve_greedy
 from powercap_solver.plan import Plan, PlanStatus, StageResult
 from powercap_solver.problem import PlanningProblem
-from powercap_solver.settings import Backend, Objective, SolveSettings
+from powercap_solver.settings import Method, Objective, SolveSettings
 from powercap_solver.testing import (
     energy_of,
     enumerate_optimum,
@@ -150,15 +150,15 @@ def test_equal_input_gives_equal_output(problem: PlanningProblem) -> None:
     assert plan_to_json(first) == plan_to_json(second)
 
 
-@pytest.mark.parametrize("backend", [Backend.HIGHS, Backend.SCIP])
+@pytest.mark.parametrize("method", [Method.HIGHS, Method.SCIP])
 @pytest.mark.parametrize(
     "name", ["scarce_one_cap", "not_monotone", "tight_floors", "racks_and_periods"]
 )
-def test_back_ends_agree(name: str, backend: Backend) -> None:
+def test_back_ends_agree(name: str, method: Method) -> None:
     problem = FAMILIES[name].make(size=8, seed=3)
 
     reference = solve(problem)
-    other = solve(problem, settings=SolveSettings(backend=backend))
+    other = solve(problem, settings=SolveSettings(method=method))
 
     assert verify(problem, other) == ()
     for stage in ("floors", "served", "throughput_per_watt"):

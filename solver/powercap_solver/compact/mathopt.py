@@ -9,72 +9,48 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import logging
 import math
 import os
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 from ortools.math_opt import model_pb2
 from ortools.math_opt.python import mathopt
 
+from powercap_solver.arrays import FloatArray
+from powercap_solver.compact.assembled import Assembled, assemble, folded, without_dominated
 from powercap_solver.compact.model import ChoiceAnswer, ChoiceModel, ChoiceSolver, SolveLimits
+from powercap_solver.compact.rounded import checked_solver
 from powercap_solver.errors import SolverError
 from powercap_solver.plan import StoppedBy
-from powercap_solver.problem import IntArray
-from powercap_solver.settings import Backend
-
-_LOGGER = logging.getLogger(__name__)
+from powercap_solver.settings import Method
 
 FEASIBILITY_TOLERANCE = 1e-9
 """Absolute, on rows scaled to 1: at most a share of 1e-9 of a cap."""
 _VALUE_SCALE = 1e3
 """The sum of the groups' best values after scaling: keeps 1e-9 tolerances of reduced costs
 well below a relative gap of 1e-9."""
-_TIGHTENINGS = 3
 _STDOUT_LOCK = threading.Lock()
 
 
-def mathopt_solver(backend: Backend) -> ChoiceSolver:
+def mathopt_solver(backend: Method) -> ChoiceSolver:
     """Return the back end as a function of model and limits."""
 
     def solve(model: ChoiceModel, limits: SolveLimits) -> ChoiceAnswer:
-        tightened = model
-        for _ in range(_TIGHTENINGS):
-            answer = _solve_once(tightened, limits, backend)
-            if answer.choice is None or model.holds(answer.choice):
-                return answer
-            tightened = _tighten(tightened, answer.choice)
-        raise SolverError(f"{backend} keeps breaking a row by more than its tolerance")
+        return _solve_once(model, limits, backend)
 
-    return solve
+    return checked_solver(solve, backend.value)
 
 
-def _tighten(model: ChoiceModel, choice: IntArray) -> ChoiceModel:
-    rows = tuple(
-        row if row.holds(choice) else replace(row, limit=row.limit - 2 * row.slack)
-        for row in model.rows
-    )
-    _LOGGER.debug("a rounded choice broke a row; solving again with tighter rows")
-    return replace(model, rows=rows)
-
-
-def _solve_once(model: ChoiceModel, limits: SolveLimits, backend: Backend) -> ChoiceAnswer:
-    groups, options = np.nonzero(model.allowed)
-    variable = np.full(model.allowed.shape, -1, dtype=np.int64)
-    variable[groups, options] = np.arange(len(groups))
-    low = np.min(np.where(model.allowed, model.value, np.inf), axis=1)
-    high = np.max(np.where(model.allowed, model.value, -np.inf), axis=1)
-    # Values enter as gains over each group's least: a common offset would hide small gaps.
-    spread = float((high - low).sum())
+def _solve_once(model: ChoiceModel, limits: SolveLimits, backend: Method) -> ChoiceAnswer:
+    reduced = folded(without_dominated(model))
+    program = assemble(reduced, forgive=FEASIBILITY_TOLERANCE)
+    spread = float(program.objective[program.objective > 0].sum())
     scale = _VALUE_SCALE / spread if spread > 0 else 1.0
-    gain = (model.value - low[:, None])[groups, options] * scale
-    proto = _proto(model, groups, gain, variable)
-    math_model = mathopt.Model.from_model_proto(proto)
-    hints = _hints(math_model, model, variable)
+    math_model = mathopt.Model.from_model_proto(_proto(program, scale))
+    hints = [] if model.hint is None else [_hint(math_model, program.binaries_of(model.hint))]
     with _c_stdout_dropped():
         try:
             result = mathopt.solve(
@@ -86,16 +62,14 @@ def _solve_once(model: ChoiceModel, limits: SolveLimits, backend: Backend) -> Ch
         # A refused parameter surfaces as an AttributeError in OR-Tools 9.15.
         except (RuntimeError, ValueError, AttributeError) as error:
             raise SolverError(f"{backend} failed: {error}") from error
-    return _answer(result, model, groups, options, backend, math.fsum(low), scale)
+    return _answer(result, model, program, backend, scale)
 
 
 def _answer(
     result: mathopt.SolveResult,
     model: ChoiceModel,
-    groups: IntArray,
-    options: IntArray,
-    backend: Backend,
-    offset: float,
+    program: Assembled,
+    backend: Method,
     scale: float,
 ) -> ChoiceAnswer:
     reason = result.termination.reason
@@ -112,71 +86,50 @@ def _answer(
         mathopt.TerminationReason.NO_SOLUTION_FOUND,
     ):
         raise SolverError(f"{backend} ended with {reason}: {result.termination.detail}")
-    bound = offset + result.termination.objective_bounds.dual_bound / scale
+    bound = program.offset + result.termination.objective_bounds.dual_bound / scale
     stopped_by = (
         StoppedBy.PROOF if reason == mathopt.TerminationReason.OPTIMAL else StoppedBy.DEADLINE
     )
     if not result.solutions:
         return ChoiceAnswer(choice=None, bound=bound, method=backend.value, stopped_by=stopped_by)
     values = np.fromiter(result.variable_values().values(), dtype=float)
-    weight = np.zeros(model.allowed.shape)
-    weight[groups, options] = values
-    choice = np.argmax(weight, axis=1).astype(np.int64)
+    choice = program.choice_of(values, (model.allowed.shape[0], model.allowed.shape[1]))
     # A back end's bound may lie below its own solution by its rounding: never claim that.
     bound = max(bound, model.worth(choice))
     return ChoiceAnswer(choice=choice, bound=bound, method=backend.value, stopped_by=stopped_by)
 
 
-def _proto(
-    model: ChoiceModel, groups: IntArray, gain: np.ndarray, variable: IntArray
-) -> model_pb2.ModelProto:
+def _proto(program: Assembled, scale: float) -> model_pb2.ModelProto:
     proto = model_pb2.ModelProto()
-    count, group_count = len(groups), model.allowed.shape[0]
+    count = len(program.objective)
+    extra = count - program.binaries
     proto.variables.ids.extend(range(count))
     proto.variables.lower_bounds.extend([0.0] * count)
-    proto.variables.upper_bounds.extend([1.0] * count)
-    proto.variables.integers.extend([True] * count)
+    proto.variables.upper_bounds.extend([1.0] * program.binaries + [math.inf] * extra)
+    proto.variables.integers.extend([True] * program.binaries + [False] * extra)
     proto.objective.maximize = True
-    nonzero = np.nonzero(gain)[0]
+    nonzero = np.nonzero(program.objective)[0]
     proto.objective.linear_coefficients.ids.extend(nonzero.tolist())
-    proto.objective.linear_coefficients.values.extend(gain[nonzero].tolist())
-
+    proto.objective.linear_coefficients.values.extend((program.objective[nonzero] * scale).tolist())
     constraints = proto.linear_constraints
-    constraints.ids.extend(range(group_count + len(model.rows)))
-    constraints.lower_bounds.extend([1.0] * group_count + [-math.inf] * len(model.rows))
-    constraints.upper_bounds.extend([1.0] * group_count)
-    matrix = proto.linear_constraint_matrix
-    matrix.row_ids.extend(groups.tolist())
-    matrix.column_ids.extend(range(count))
-    matrix.coefficients.extend([1.0] * count)
-    for index, row in enumerate(model.rows):
-        columns = variable[row.groups]
-        used = (columns >= 0) & (row.coefficient != 0)
-        coefficient = row.coefficient[used]
-        scale = max(abs(row.limit), float(np.abs(coefficient).max(initial=0.0))) or 1.0
-        # The slack is what `holds` forgives; the back end may use up its own tolerance of it.
-        limit = (row.limit + max(0.0, row.slack - FEASIBILITY_TOLERANCE * scale)) / scale
-        constraints.upper_bounds.append(limit)
-        chosen = columns[used]
-        order = np.argsort(chosen)
-        matrix.row_ids.extend([group_count + index] * len(chosen))
-        matrix.column_ids.extend(chosen[order].tolist())
-        matrix.coefficients.extend((coefficient[order] / scale).tolist())
+    constraints.ids.extend(range(len(program.lower)))
+    constraints.lower_bounds.extend(program.lower.tolist())
+    constraints.upper_bounds.extend(program.upper.tolist())
+    matrix = program.matrix
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    proto.linear_constraint_matrix.row_ids.extend(rows.tolist())
+    proto.linear_constraint_matrix.column_ids.extend(matrix.indices.tolist())
+    proto.linear_constraint_matrix.coefficients.extend(matrix.data.tolist())
     return proto
 
 
-def _hints(
-    math_model: mathopt.Model, model: ChoiceModel, variable: IntArray
-) -> list[mathopt.SolutionHint]:
-    if model.hint is None:
-        return []
-    chosen = variable[np.arange(len(model.hint)), model.hint]
-    picked = set(chosen[chosen >= 0].tolist())
-    values = {item: float(item.id in picked) for item in math_model.variables()}
-    return [mathopt.SolutionHint(variable_values=values)]
+def _hint(math_model: mathopt.Model, binaries: FloatArray) -> mathopt.SolutionHint:
+    variables = list(math_model.variables())[: len(binaries)]
+    values = dict(zip(variables, binaries.tolist(), strict=True))
+    return mathopt.SolutionHint(variable_values=values)
 
 
-def _parameters(backend: Backend, limits: SolveLimits, scale: float) -> mathopt.SolveParameters:
+def _parameters(backend: Method, limits: SolveLimits, scale: float) -> mathopt.SolveParameters:
     parameters = mathopt.SolveParameters(
         relative_gap_tolerance=limits.relative_gap,
         absolute_gap_tolerance=limits.absolute_gap * scale,
@@ -184,7 +137,7 @@ def _parameters(backend: Backend, limits: SolveLimits, scale: float) -> mathopt.
     )
     if limits.seconds is not None:
         parameters.time_limit = datetime.timedelta(seconds=max(limits.seconds, 1e-3))
-    if backend is Backend.HIGHS:
+    if backend is Method.HIGHS:
         for name in (
             "mip_feasibility_tolerance",
             "primal_feasibility_tolerance",
@@ -200,8 +153,8 @@ def _parameters(backend: Backend, limits: SolveLimits, scale: float) -> mathopt.
 
 
 _SOLVER_TYPE = {
-    Backend.HIGHS: mathopt.SolverType.HIGHS,
-    Backend.SCIP: mathopt.SolverType.GSCIP,
+    Method.HIGHS: mathopt.SolverType.HIGHS,
+    Method.SCIP: mathopt.SolverType.GSCIP,
 }
 
 

@@ -8,8 +8,8 @@ Data (g group, k option, r row):
 
 Variables: x[g,k] in {0,1}.
 
-Maximise sum value[g,k] x[g,k] subject to sum over k of x[g,k] = 1 for every g and
-sum a[r,g,k] x[g,k] <= limit[r] for every r.
+Maximise sum value[g,k] x[g,k] less what the links lose, subject to sum over k of x[g,k] = 1 for
+every g, sum a[r,g,k] x[g,k] <= limit[r] for every r, and the ramps of the links (``links``).
 
 A group is a deployment in a period. This is the textbook model: it is the reference that every
 faster method is tested against.
@@ -19,14 +19,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 
+from powercap_solver.arrays import BoolArray, FloatArray, IntArray
+from powercap_solver.links import Links
 from powercap_solver.plan import StoppedBy
-from powercap_solver.problem import BoolArray, FloatArray, IntArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -40,6 +39,12 @@ class Row:
     limit: float
     slack: float
     """By how much a rounded choice may exceed ``limit``, in its unit."""
+    kind: str = ""
+    """What the row is about: ``cap``, ``pool``, ``rise``, ``fall``, ``budget``, ``floor``, …"""
+    place: tuple[int, ...] = ()
+    """Where it belongs: domain and period of a cap, and so on."""
+    is_raised: bool = False
+    """Whether ``limit`` is the least that any choice uses, in place of a lower one asked for."""
 
     def used(self, choice: IntArray) -> float:
         """Left-hand side of the row under ``choice`` (int64[group]), exactly summed."""
@@ -61,16 +66,23 @@ class ChoiceModel:
     """bool[group, option]."""
     rows: tuple[Row, ...]
     hint: IntArray | None = None
-    """int64[group]: a choice to start from, if one is known."""
+    """int64[group]: an allowed choice to start from, if one is known; it may break rows."""
+    links: Links | None = None
+    """What links the groups of consecutive periods; None: nothing does."""
+    prices: FloatArray | None = None
+    """float64[row]: prices of the rows to start from, as value per unit of each row."""
 
     def worth(self, choice: IntArray) -> float:
-        """Value of ``choice``, exactly summed."""
-        return math.fsum(self.value[np.arange(len(choice)), choice])
+        """Value of ``choice`` less what the links lose, exactly summed."""
+        gained = math.fsum(self.value[np.arange(len(choice)), choice])
+        return gained if self.links is None else gained - math.fsum(self.links.losses(choice))
 
     def holds(self, choice: IntArray) -> bool:
-        """Whether ``choice`` is allowed and keeps every row."""
+        """Whether ``choice`` is allowed and keeps every row and ramp."""
         is_allowed = bool(self.allowed[np.arange(len(choice)), choice].all())
-        return is_allowed and all(row.holds(choice) for row in self.rows)
+        if not is_allowed or not all(row.holds(choice) for row in self.rows):
+            return False
+        return self.links is None or self.links.holds(choice)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -83,6 +95,8 @@ class ChoiceAnswer:
     """Proven: no choice is worth more. -inf when infeasible."""
     method: str
     stopped_by: StoppedBy
+    prices: FloatArray | None = None
+    """float64[row]: prices that prove the bound, where the method has them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +108,9 @@ class SolveLimits:
     """Time left, s; None for no limit."""
     absolute_gap: float = 0.0
     """In the unit of the value; either gap is enough."""
+    core_groups: int | None = None
+    """Most groups of a core that the fast path may search exactly; None for no limit. A stage
+    that only smooths the plan is not worth minutes of branching."""
 
 
 ChoiceSolver = Callable[[ChoiceModel, SolveLimits], ChoiceAnswer]
@@ -104,106 +121,3 @@ def best_of_each(value: FloatArray, allowed: BoolArray) -> IntArray:
     """int64[group]: each group's most valuable allowed option, the first among equals."""
     best: IntArray = np.argmax(np.where(allowed, value, -np.inf), axis=1).astype(np.int64)
     return best
-
-
-def solve_model(model: ChoiceModel, limits: SolveLimits, solver: ChoiceSolver) -> ChoiceAnswer:
-    """Solve ``model``, asking the back end only where rows bind.
-
-    Raises:
-        SolverError: when the back end fails.
-    """
-    fitting = without_oversized(model)
-    if not fitting.allowed.any(axis=1).all():
-        return ChoiceAnswer(
-            choice=None, bound=-math.inf, method="separable", stopped_by=StoppedBy.PROOF
-        )
-    best = best_of_each(fitting.value, fitting.allowed)
-    if fitting.holds(best):
-        return ChoiceAnswer(
-            choice=best,
-            bound=fitting.worth(best),
-            method="separable",
-            stopped_by=StoppedBy.PROOF,
-        )
-    hint = model.hint
-    if hint is not None and model.holds(hint) and model.worth(hint) >= fitting.worth(best):
-        return ChoiceAnswer(
-            choice=hint,
-            bound=model.worth(hint),
-            method="separable",
-            stopped_by=StoppedBy.PROOF,
-        )
-    blocks = _blocks(fitting)
-    if len(blocks) == 1:
-        return solver(fitting, limits)
-    return _solve_blocks(fitting, blocks, limits, solver)
-
-
-def _blocks(model: ChoiceModel) -> list[IntArray]:
-    """Groups that rows link, directly or through others: periods without coupling fall apart."""
-    groups = len(model.value)
-    links = [(row.groups[:-1], row.groups[1:]) for row in model.rows]
-    one = np.concatenate([np.zeros(0, dtype=np.int64), *(link[0] for link in links)])
-    other = np.concatenate([np.zeros(0, dtype=np.int64), *(link[1] for link in links)])
-    graph = csr_array((np.ones(len(one)), (one, other)), shape=(groups, groups))
-    count, label = connected_components(graph, directed=False)
-    return [np.nonzero(label == block)[0] for block in range(count)]
-
-
-def _solve_blocks(
-    model: ChoiceModel, blocks: list[IntArray], limits: SolveLimits, solver: ChoiceSolver
-) -> ChoiceAnswer:
-    choice = np.zeros(len(model.value), dtype=np.int64)
-    bounds, methods, stopped_by, is_found = [], set[str](), StoppedBy.PROOF, True
-    for block in blocks:
-        # Blocks share the time evenly: what one leaves unused is not handed on.
-        seconds = None if limits.seconds is None else limits.seconds / len(blocks)
-        answer = solve_model(_restricted(model, block), replace(limits, seconds=seconds), solver)
-        bounds.append(answer.bound)
-        methods.add(answer.method)
-        if answer.stopped_by is not StoppedBy.PROOF:
-            stopped_by = answer.stopped_by
-        if answer.choice is None:
-            is_found = False
-            if answer.stopped_by is StoppedBy.PROOF:
-                return answer
-        else:
-            choice[block] = answer.choice
-    return ChoiceAnswer(
-        choice=choice if is_found else None,
-        bound=math.fsum(bounds),
-        method="+".join(sorted(methods - {"separable"})) or "separable",
-        stopped_by=stopped_by,
-    )
-
-
-def _restricted(model: ChoiceModel, block: IntArray) -> ChoiceModel:
-    """The model of the groups in ``block`` alone; no row crosses its edge."""
-    place = np.full(len(model.value), -1, dtype=np.int64)
-    place[block] = np.arange(len(block))
-    rows = tuple(
-        replace(row, groups=place[row.groups])
-        for row in model.rows
-        if len(row.groups) and place[row.groups[0]] >= 0
-    )
-    return ChoiceModel(
-        value=model.value[block],
-        allowed=model.allowed[block],
-        rows=rows,
-        hint=None if model.hint is None else model.hint[block],
-    )
-
-
-def without_oversized(model: ChoiceModel) -> ChoiceModel:
-    """Drop options that break a row even with every other group at its least."""
-    allowed = model.allowed.copy()
-    for row in model.rows:
-        coefficient = np.where(allowed[row.groups], row.coefficient, np.inf)
-        least = coefficient.min(axis=1, initial=np.inf)
-        if not np.isfinite(least).all():
-            break
-        room = row.limit + row.slack - math.fsum(least)
-        # The margin keeps what only the rounding of this sum would drop.
-        margin = 1e-12 * (abs(row.limit) + float(np.abs(least).sum()))
-        allowed[row.groups] &= coefficient - least[:, None] <= room + margin
-    return replace(model, allowed=allowed)

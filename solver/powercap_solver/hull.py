@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from powercap_solver.problem import BoolArray, FloatArray, IntArray
+from powercap_solver.arrays import BoolArray, FloatArray, IntArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

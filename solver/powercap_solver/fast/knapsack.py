@@ -1,4 +1,4 @@
-"""The choice model with one row: a multiple-choice knapsack, solved exactly.
+"""The core of a model with one row: a dynamic program that proves the choice exact.
 
 Data (g group, k option): v[g,k] value, w[g,k] >= 0 weight after each group's least is taken off,
 R the room. For a price p of weight, Lagrange's bound is
@@ -26,34 +26,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from powercap_solver.compact.model import (
-    ChoiceAnswer,
-    ChoiceModel,
-    ChoiceSolver,
-    SolveLimits,
-    best_of_each,
-)
-from powercap_solver.dominance import undominated
-from powercap_solver.lagrangian import relax_one_cap
+from powercap_solver.arrays import BoolArray, FloatArray, IntArray
+from powercap_solver.compact.model import ChoiceAnswer, ChoiceModel, SolveLimits, best_of_each
 from powercap_solver.plan import StoppedBy
-from powercap_solver.problem import BoolArray, FloatArray, IntArray
 
 _BEAMS = (300, 3_000, 20_000)
 """Most partial choices in the list, one search after another."""
-METHOD = "knapsack"
-
-
-def knapsack_solver(otherwise: ChoiceSolver) -> ChoiceSolver:
-    """Return the method; models of several rows go to ``otherwise``."""
-
-    def solve(model: ChoiceModel, limits: SolveLimits) -> ChoiceAnswer:
-        return _solve_one_row(model, limits) if len(model.rows) == 1 else otherwise(model, limits)
-
-    return solve
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Core:
+class Core:
     """The model relative to each group's best option at the price."""
 
     best: IntArray
@@ -68,34 +50,42 @@ class _Core:
     """R less the weight of ``best``; negative when ``best`` is too heavy."""
     price: float
 
+    @classmethod
+    def at_price(
+        cls,
+        worth: FloatArray,
+        weight: FloatArray,
+        allowed: BoolArray,
+        *,
+        room: float,
+        price: float,
+    ) -> Core:
+        """Take v - p w (float64[group, option], -inf where not allowed) and the weights."""
+        best = best_of_each(worth, allowed)
+        rows = np.arange(len(best))
+        return cls(
+            best=best,
+            allowed=allowed,
+            loss=worth[rows, best][:, None] - worth,
+            shift=weight - weight[rows, best][:, None],
+            room=room - math.fsum(weight[rows, best]),
+            price=price,
+        )
 
-def _solve_one_row(model: ChoiceModel, limits: SolveLimits) -> ChoiceAnswer:
-    (row,) = model.rows
-    weight = np.zeros(model.value.shape)
-    weight[row.groups] = row.coefficient
-    least = np.min(np.where(model.allowed, weight, np.inf), axis=1)
-    weight = weight - least[:, None]
-    room = row.limit + row.slack / 2 - math.fsum(least)
-    allowed = undominated(model.allowed & (weight <= room), [-model.value, weight])
-    if not allowed.any(axis=1).all():
-        return ChoiceAnswer(choice=None, bound=-math.inf, method=METHOD, stopped_by=StoppedBy.PROOF)
-    price = relax_one_cap(model.value, weight, allowed, room).price_low
-    worth = np.where(allowed, model.value - price * weight, -np.inf)
-    best = best_of_each(worth, allowed)
-    rows = np.arange(len(best))
-    upper = price * room + math.fsum(worth[rows, best])
-    choice = _rounded(model, weight, allowed, best, room)
-    if model.hint is not None and model.holds(model.hint):
-        choice = max((choice, model.hint), key=model.worth)
-    core = _Core(
-        best=best,
-        allowed=allowed,
-        loss=worth[rows, best][:, None] - worth,
-        shift=weight - weight[rows, best][:, None],
-        room=room - math.fsum(weight[rows, best]),
-        price=price,
-    )
-    bound = upper
+
+def search_core(
+    model: ChoiceModel, core: Core, choice: IntArray, upper: float, limits: SolveLimits
+) -> ChoiceAnswer:
+    """Search ever longer lists until the gap is proven or the longest has been tried.
+
+    Args:
+        model: the model of one row.
+        core: the same, relative to the best options at the row's price.
+        choice: int64[group], the best choice known.
+        upper: Lagrange's bound.
+        limits: the gaps at which to stop.
+    """
+    bound, stopped_by = upper, StoppedBy.ITERATIONS
     for beam in _BEAMS:
         known = model.worth(choice)
         found = _search(core, upper - known, beam)
@@ -104,29 +94,15 @@ def _solve_one_row(model: ChoiceModel, limits: SolveLimits) -> ChoiceAnswer:
         known = model.worth(choice)
         bound = max(known, min(bound, upper - found.least_cut))
         if bound - known <= max(limits.relative_gap * abs(known), limits.absolute_gap):
+            stopped_by = StoppedBy.PROOF
             break
-    else:
-        return ChoiceAnswer(
-            choice=choice, bound=bound, method=METHOD, stopped_by=StoppedBy.ITERATIONS
-        )
-    return ChoiceAnswer(choice=choice, bound=bound, method=METHOD, stopped_by=StoppedBy.PROOF)
-
-
-def _rounded(
-    model: ChoiceModel, weight: FloatArray, allowed: BoolArray, best: IntArray, room: float
-) -> IntArray:
-    """A first choice that fits: ``best``, lowered where that loses least per weight."""
-    choice = best.copy()
-    rows = np.arange(len(choice))
-    excess = math.fsum(weight[rows, choice]) - room
-    while excess > 0:
-        saved = weight[rows, choice][:, None] - weight
-        lost = model.value[rows, choice][:, None] - model.value
-        rate = np.where(allowed & (saved > 0), lost / np.where(saved > 0, saved, 1.0), np.inf)
-        group, option = np.unravel_index(np.argmin(rate), rate.shape)
-        choice[group] = option
-        excess = math.fsum(weight[rows, choice]) - room
-    return choice
+    return ChoiceAnswer(
+        choice=choice,
+        bound=bound,
+        method="knapsack",
+        stopped_by=stopped_by,
+        prices=np.array([core.price]),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -137,7 +113,7 @@ class _Found:
     """No choice dropped unproven costs less; inf when none was."""
 
 
-def _search(core: _Core, gap: float, beam: int) -> _Found:
+def _search(core: Core, gap: float, beam: int) -> _Found:
     """Find the choice that costs least, if less than ``gap``."""
     rows = np.arange(len(core.best))
     keep = core.allowed & (core.loss <= gap)
