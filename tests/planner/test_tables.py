@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from powercap_planner.cli.difference import print_difference
 from powercap_planner.cli.tables import (
     CapRow,
     PlanRows,
     TargetRow,
     finding_lines,
-    print_difference,
     print_plan,
 )
 from powercap_planner.observations import Finding
@@ -49,7 +49,7 @@ ROWS = PlanRows(
         ),
     ),
     status="optimal",
-    rung="exact",
+    rung="fast",
     gap=0.0,
 )
 

@@ -27,14 +27,15 @@ def outcome_to_dict(outcome: PlanOutcome) -> dict[str, Any]:
         "yielded_floors": [asdict(one) for one in plan.yielded_floors],
         "findings": [asdict(one) for one in outcome.findings],
     }
-    return dict(_without_nan(document))
+    return dict(without_nan(document))
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """Return a JSON value with None for what is not known or has no end."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _without_nan(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(one) for one in value]
+        return {key: without_nan(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(one) for one in value]
     return value

@@ -62,7 +62,7 @@ def command(
     replicas: changes.ReplicasOption = None,
     json: changes.JsonOption = False,
     save_problem: changes.SaveProblemOption = None,
-    save_plan: changes.SavePlanOption = None,
+    output: changes.OutputOption = None,
 ) -> None:
     """Plan how many replicas each deployment may have under a power cap.
 
@@ -106,7 +106,7 @@ def command(
         now_seconds=now,
         as_json=json,
         save_problem_to=save_problem,
-        save_plan_to=save_plan,
+        save_plan_to=output,
     )
 
 

@@ -11,11 +11,14 @@ from rich.table import Table
 
 from powercap_planner.observations import Finding
 from powercap_planner.outcome import PlanOutcome
+from powercap_solver.measures import CAP_TOLERANCE
 from powercap_solver.plan import PlanStatus
 
 _REASON_WIDTH = 130
 """Columns from which the reasons fit beside the numbers."""
 _FILE_WIDTH = 150
+MOST_CAPS = 20
+"""Lines of a table of caps; those with the least headroom are shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +37,8 @@ class TargetRow:
     """Upper W above base."""
     served_tps: float
     reason: str
+    option: str = ""
+    """Mode and variants of what was chosen, where options have such."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +58,13 @@ class CapRow:
     is_binding: bool
     least_cap_watts: float | None
     """Least cap at the meter that keeps every floor, NaN when not known; None when all are kept."""
+    price_unit: str = "weighted tok/s"
+    """What the shadow price counts, per W."""
+
+    @property
+    def share(self) -> float:
+        """Watts at GPUs and hosts that the cap leaves, for comparing headrooms; more than 0."""
+        return max(self.charged_watts + self.headroom_watts, 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +78,8 @@ class PlanRows:
     gap: float
     """Largest relative gap of the stages that were proven or tried; NaN without any stage."""
     findings: tuple[str, ...] = ()
+    whole_watts: float | None = None
+    """Mean W of everything, base included; None: of the first cap."""
 
 
 def screen() -> Console:
@@ -144,39 +158,61 @@ def gpus_text(gpus_per_replica: int, gpu_type: str) -> str:
     return f"{count} x {gpu_type or 'unknown'}"
 
 
-def print_plan(console: Console, rows: PlanRows, *, title: str = "Plan") -> None:
-    """Print a plan: one line per deployment, totals, caps, certificate."""
-    has_room = console.width >= _REASON_WIDTH
+def print_plan(
+    console: Console, rows: PlanRows, *, title: str = "Plan", most_rows: int | None = None
+) -> None:
+    """Print a plan: one line per deployment, totals, caps, certificate.
+
+    Args:
+        console: Where to.
+        rows: What.
+        title: Above the table.
+        most_rows: Deployments that are shown; the totals are always of all. None: all.
+    """
+    shown = rows.targets[:most_rows]
+    is_described = any(one.option for one in rows.targets)
+    has_gpus = any(one.gpus for one in rows.targets)
+    has_reasons = any(one.reason for one in rows.targets)
+    has_room = has_reasons and console.width >= _REASON_WIDTH
     table = Table(title=title, title_justify="left")
     table.add_column("deployment", overflow="fold")
-    table.add_column("GPUs")
+    if has_gpus:
+        table.add_column("GPUs")
     table.add_column("load\ntok/s", justify="right")
     table.add_column("replicas\nnow → allowed", justify="right")
+    if is_described:
+        table.add_column("mode, variants", overflow="fold")
     for heading in ("mean W\nabove base", "upper W\nabove base", "served\ntok/s", "tok/s/W"):
         table.add_column(heading, justify="right")
     if has_room:
         table.add_column("reason", overflow="fold")
-    for one in rows.targets:
+    for one in shown:
         table.add_row(
             one.deployment,
-            one.gpus,
+            *((one.gpus,) if has_gpus else ()),
             f"{one.load_tps:,.0f}",
             _replicas(one.replicas_now, one.replicas_allowed),
+            *((one.option,) if is_described else ()),
             f"{one.planned_watts:,.0f}",
             f"{one.charged_watts:,.0f}",
             f"{one.served_tps:,.0f}",
             _ratio(one.served_tps, one.planned_watts),
             *((one.reason,) if has_room else ()),
         )
+    if len(shown) < len(rows.targets):
+        table.add_row(f"and {len(rows.targets) - len(shown):,} more")
     table.add_section()
     served = sum(one.served_tps for one in rows.targets)
     # Of the whole: parked GPUs, idle hosts and what is unmanaged draw for these tokens too.
-    whole = rows.caps[0].planned_watts if rows.caps else 0.0
+    whole = rows.whole_watts
+    if whole is None:
+        whole = rows.caps[0].planned_watts if rows.caps else 0.0
     table.add_row(
         "total",
-        "",
+        *(("",) if has_gpus else ()),
         f"{sum(one.load_tps for one in rows.targets):,.0f}",
         _replicas(_sum_now(rows.targets), sum(one.replicas_allowed for one in rows.targets)),
+        *(("",) if is_described else ()),
         f"{sum(one.planned_watts for one in rows.targets):,.0f}",
         f"{sum(one.charged_watts for one in rows.targets):,.0f}",
         f"{served:,.0f}",
@@ -185,11 +221,13 @@ def print_plan(console: Console, rows: PlanRows, *, title: str = "Plan") -> None
         style="bold",
     )
     console.print(table)
-    if not has_room:
-        for one in rows.targets:
+    if has_reasons and not has_room:
+        for one in shown:
             console.print(f"{one.deployment}: {one.reason}", highlight=False, markup=False)
-    for cap in rows.caps:
-        console.print(_cap_text(cap), highlight=False, soft_wrap=True)
+    if len(rows.caps) > 1:
+        console.print(_cap_table(rows.caps))
+    for cap in rows.caps if len(rows.caps) == 1 else ():
+        console.print(_cap_text(cap), highlight=False, markup=False, soft_wrap=True)
     gap = "no gap proven" if math.isnan(rows.gap) else f"proven gap {rows.gap:.2g}"
     console.print(f"{rows.status} by {rows.rung}, {gap}", highlight=False, soft_wrap=True)
 
@@ -198,53 +236,6 @@ def print_findings(console: Console, rows: PlanRows) -> None:
     """Print what was missing, doubtful or assumed."""
     for text in rows.findings:
         console.print(f"note: {text}", style="dim", highlight=False, markup=False, soft_wrap=True)
-
-
-def print_difference(console: Console, before: PlanRows, after: PlanRows) -> None:
-    """Print what a what-if changes against the unchanged plan."""
-    table = Table(title="Difference from the unchanged plan", title_justify="left")
-    table.add_column("deployment")
-    for heading in ("allowed", "mean W", "served tok/s"):
-        table.add_column(heading, justify="right")
-        table.add_column("change", justify="right")
-    old = {one.deployment: one for one in before.targets}
-    for one in after.targets:
-        was = old[one.deployment]
-        table.add_row(
-            one.deployment,
-            *_change(was.replicas_allowed, one.replicas_allowed),
-            *_change(was.planned_watts, one.planned_watts),
-            *_change(was.served_tps, one.served_tps),
-        )
-    table.add_section()
-    for name, values in (
-        ("total", _totals(before.targets, after.targets)),
-        ("cap W", _caps(before.caps, after.caps, "cap_watts")),
-        ("charged W", _caps(before.caps, after.caps, "charged_watts")),
-        ("headroom W", _caps(before.caps, after.caps, "headroom_watts")),
-    ):
-        table.add_row(name, *values)
-    console.print(table)
-
-
-def _totals(before: Sequence[TargetRow], after: Sequence[TargetRow]) -> tuple[str, ...]:
-    return (
-        *_change(
-            sum(one.replicas_allowed for one in before), sum(one.replicas_allowed for one in after)
-        ),
-        *_change(sum(one.planned_watts for one in before), sum(one.planned_watts for one in after)),
-        *_change(sum(one.served_tps for one in before), sum(one.served_tps for one in after)),
-    )
-
-
-def _caps(before: Sequence[CapRow], after: Sequence[CapRow], field: str) -> tuple[str, ...]:
-    was, now = (float(sum(getattr(one, field) for one in caps)) for caps in (before, after))
-    return ("", "", *_change(was, now), "", "")
-
-
-def _change(was: float, now: float) -> tuple[str, str]:
-    changed = round(now) - round(was)
-    return f"{now:,.0f}", f"{changed:+,.0f}" if changed else "="
 
 
 def _ratio(served_tps: float, watts: float) -> str:
@@ -260,6 +251,36 @@ def _replicas(now: int | None, allowed: int) -> str:
     return f"{'-' if now is None else now} → {allowed}"
 
 
+def _cap_table(caps: Sequence[CapRow]) -> Table:
+    """Several caps, those with the least headroom for their size where they are many."""
+    table = Table(title="Caps", title_justify="left")
+    table.add_column("cap", overflow="fold")
+    for heading in ("cap W\nat the meter", "charged W", "headroom W"):
+        table.add_column(heading, justify="right")
+    table.add_column("binding")
+    table.add_column("shadow price\nper W", justify="right")
+    has_least = any(one.least_cap_watts is not None for one in caps)
+    if has_least:
+        table.add_column("least cap W that\nkeeps every floor", justify="right")
+    shown = set(range(len(caps)))
+    if len(caps) > MOST_CAPS:
+        tightest = sorted(shown, key=lambda place: caps[place].headroom_watts / caps[place].share)
+        shown = set(tightest[:MOST_CAPS])
+    for one in (cap for place, cap in enumerate(caps) if place in shown):
+        table.add_row(
+            one.name,
+            f"{one.cap_watts:,.0f}",
+            f"{one.charged_watts:,.0f}",
+            f"{one.headroom_watts:,.0f}",
+            "yes" if one.is_binding else "no",
+            interval_text(one.shadow_price_low, one.shadow_price_high),
+            *((_least_watts(one),) if has_least else ()),
+        )
+    if len(shown) < len(caps):
+        table.add_row(f"and {len(caps) - len(shown):,} more")
+    return table
+
+
 def _cap_text(cap: CapRow) -> str:
     binding = "binding" if cap.is_binding else "not binding"
     return (
@@ -272,15 +293,30 @@ def _cap_text(cap: CapRow) -> str:
 def _least_cap(cap: CapRow) -> str:
     if cap.least_cap_watts is None:
         return ""
-    # Rounded up: a cap of the watts that are shown must do.
+    unit = "" if math.isnan(cap.least_cap_watts) else " W"
+    return f"; least cap that keeps every floor {_least_watts(cap)}{unit}"
+
+
+def _least_watts(cap: CapRow) -> str:
+    if cap.least_cap_watts is None:
+        return ""
     known = not math.isnan(cap.least_cap_watts)
-    shown = f"{math.ceil(cap.least_cap_watts):,} W" if known else "not known"
-    return f"; least cap that keeps every floor {shown}"
+    return f"{rounded_up(cap.least_cap_watts, digits=0):,.0f}" if known else "not known"
+
+
+def rounded_up(value: float, *, digits: int) -> float:
+    """Return a least cap or factor as it is shown: what is shown must do."""
+    # Computed with a margin within the tolerance of caps, which would show as one more.
+    return float(math.ceil(value * (1 - CAP_TOLERANCE) * 10**digits) / 10**digits)
 
 
 def _shadow_price(cap: CapRow) -> str:
-    low, high = cap.shadow_price_low, cap.shadow_price_high
+    shown = interval_text(cap.shadow_price_low, cap.shadow_price_high)
+    return shown if shown == "not known" else f"{shown} {cap.price_unit} per W"
+
+
+def interval_text(low: float, high: float) -> str:
+    """Return an interval of prices; one number where its ends are alike."""
     if math.isnan(low) or math.isnan(high):
         return "not known"
-    shown = f"{high:.3g}" if high - low <= 1e-9 * max(high, 1.0) else f"{low:.3g} to {high:.3g}"
-    return f"{shown} weighted tok/s per W"
+    return f"{high:.3g}" if high - low <= 1e-9 * max(high, 1.0) else f"{low:.3g} to {high:.3g}"

@@ -16,8 +16,8 @@ VIOLATED = 1
 
 
 def command(
-    problem: Annotated[Path, typer.Argument(metavar="PROBLEM", help="Problem file (JSON).")],
-    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="Plan file (JSON).")],
+    problem: Annotated[Path, typer.Argument(metavar="PROBLEM", help="Problem, .json or .npz.")],
+    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="Plan, .json or .npz.")],
 ) -> None:
     """Check a plan against its problem: caps, floors, objectives and bounds, recomputed.
 
@@ -33,4 +33,5 @@ def command(
         console.print(f"violated: {violation}", highlight=False, markup=False, soft_wrap=True)
     if violations:
         raise typer.Exit(VIOLATED)
-    console.print(f"{plan}: verified against {problem}", highlight=False, soft_wrap=True)
+    said = f"{plan}: verified against {problem}"
+    console.print(said, highlight=False, markup=False, soft_wrap=True)
