@@ -8,7 +8,7 @@ PROTO_VENV := .venv/proto
 OUT := out
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick lint servers proto bench-quick clean
+.PHONY: help install demo test test-quick lint servers proto bench bench-quick clean
 # Linters, tests and benchmarks share the machine: one at a time.
 .NOTPARALLEL:
 
@@ -72,8 +72,21 @@ proto-check: $(PROTO_VENV)/.installed
 proto: $(PROTO_VENV)/.installed ## Regenerate the stubs from the .proto files
 	@PATH="$(abspath $(PROTO_VENV))/bin:$$PATH" $(PROTO_VENV)/bin/python proto/generate.py
 
-bench-quick: install ## Solver benchmarks, small sizes, under a minute
-	@$(BIN)/python benchmarks/run.py --quick
+bench-quick: install ## Solver benchmarks, small sizes, under three minutes
+	@$(BIN)/python benchmarks/run.py --quick --out $(OUT)/bench-quick
+	@$(BIN)/python benchmarks/plots.py $(OUT)/bench-quick.jsonl --out $(OUT)/bench-plots
+
+bench: install ## Solver benchmarks, every family and method, one to two hours
+	@$(BIN)/python benchmarks/run.py --full --out $(OUT)/bench-full
+	@$(BIN)/python benchmarks/run.py --scaling --out $(OUT)/bench-scaling
+	@$(BIN)/python benchmarks/run.py --anytime --out $(OUT)/bench-anytime
+	@$(BIN)/python benchmarks/run.py --gap-times --out $(OUT)/bench-gap-times
+	@$(BIN)/python benchmarks/plots.py $(OUT)/bench-full.jsonl --out $(OUT)/bench-plots
+	@$(BIN)/python benchmarks/plots.py $(OUT)/bench-scaling.jsonl --out $(OUT)/bench-plots
+	@$(BIN)/python benchmarks/plots.py $(OUT)/bench-anytime.jsonl --out $(OUT)/bench-plots \
+		--only gap_over_time
+	@$(BIN)/python benchmarks/plots.py $(OUT)/bench-gap-times.jsonl --out $(OUT)/bench-plots \
+		--only time_to_gap
 
 clean: ## Remove everything made here (the cache of test servers stays)
 	rm -rf $(VENV) $(OUT) build dist .tox .mypy_cache .pytest_cache .ruff_cache .hypothesis
