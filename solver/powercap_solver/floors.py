@@ -14,10 +14,9 @@ import numpy as np
 
 from powercap_solver.arrays import BoolArray, FloatArray, IntArray
 from powercap_solver.chains import best_paths
-from powercap_solver.compact.model import ChoiceModel, Row
+from powercap_solver.compact.model import ChoiceModel, Row, cheapest
 from powercap_solver.context import Context, Stage, stage_result
 from powercap_solver.errors import SolverError
-from powercap_solver.hull import cheapest
 from powercap_solver.measures import FLOOR_TOLERANCE, Measures
 from powercap_solver.plan import StoppedBy, YieldedFloor
 

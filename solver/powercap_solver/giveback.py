@@ -7,8 +7,6 @@ the served share says that load is being shed under stress.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from powercap_solver.arrays import BoolArray, FloatArray, IntArray
@@ -94,8 +92,3 @@ def _held(measures: Measures, start: IntArray, allowed: BoolArray) -> IntArray:
     in_force = np.repeat(measures.problem.replicas_in_force, periods)[:, None]
     matches = allowed & (measures.replicas == in_force)
     return np.where(matches.any(axis=1), np.argmax(matches, axis=1), start).astype(np.int64)
-
-
-def total_given(measures: Measures, start: IntArray, choice: IntArray) -> float:
-    """Weighted replicas that ``choice`` has above ``start``."""
-    return math.fsum(measures.pick(given_back(measures, start), choice))

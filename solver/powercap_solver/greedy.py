@@ -16,12 +16,17 @@ import numpy as np
 
 from powercap_solver.arrays import BoolArray, FloatArray, IntArray
 from powercap_solver.chains import Chains
-from powercap_solver.compact.model import ChoiceAnswer, ChoiceModel, ChoiceSolver, SolveLimits
+from powercap_solver.compact.model import (
+    ChoiceAnswer,
+    ChoiceModel,
+    ChoiceSolver,
+    SolveLimits,
+    cheapest,
+)
 from powercap_solver.fast.linked import fill_linked
 from powercap_solver.fast.price import price_of_row
 from powercap_solver.fast.repair import lower
 from powercap_solver.fast.rowtable import RowTable, table_of
-from powercap_solver.hull import cheapest
 from powercap_solver.plan import StoppedBy
 from powercap_solver.separate import best_without_rows
 

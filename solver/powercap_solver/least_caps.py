@@ -13,9 +13,8 @@ from dataclasses import replace
 import numpy as np
 
 from powercap_solver.arrays import BoolArray, FloatArray, IntArray
-from powercap_solver.compact.model import ChoiceModel, Row
+from powercap_solver.compact.model import ChoiceModel, Row, cheapest
 from powercap_solver.context import Context
-from powercap_solver.hull import cheapest
 from powercap_solver.measures import CAP_TOLERANCE, Measures
 from powercap_solver.plan import StoppedBy, YieldedFloor
 

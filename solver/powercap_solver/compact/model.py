@@ -121,3 +121,11 @@ def best_of_each(value: FloatArray, allowed: BoolArray) -> IntArray:
     """int64[group]: each group's most valuable allowed option, the first among equals."""
     best: IntArray = np.argmax(np.where(allowed, value, -np.inf), axis=1).astype(np.int64)
     return best
+
+
+def cheapest(cost: FloatArray, tie: FloatArray, allowed: BoolArray) -> IntArray:
+    """int64[group]: the allowed option of least cost, then least ``tie``, then the first."""
+    masked = np.where(allowed, cost, np.inf)
+    is_least = masked == masked.min(axis=1, keepdims=True)
+    picked: IntArray = np.argmin(np.where(is_least, tie, np.inf), axis=1).astype(np.int64)
+    return picked
