@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from powercap_solver.certificate import verify
 from powercap_solver.compact.model import ChoiceModel, Row, SolveLimits
+from powercap_solver.families import Kind
 from powercap_solver.fast.price import price_of_row
 from powercap_solver.fast.prices import dual_bound, find_prices
 from powercap_solver.fast.repair import lower
@@ -408,3 +409,30 @@ def test_one_watt_and_a_gigawatt_live_in_one_problem() -> None:
     assert plan.stages[1].objective >= reference.stages[1].objective * (1 - 1e-6)
     # The small ones are served in full: their watts are lost in the rounding of the cap.
     assert plan.choice[0, 0] == problem.option_count[0] - 1
+
+
+def _of_kind(*kinds: Kind) -> list[str]:
+    return [name for name, family in FAMILIES.items() if family.kind in kinds]
+
+
+@pytest.mark.parametrize("name", _of_kind(Kind.HARD, Kind.ODD))
+def test_hard_and_odd_families_are_solved_as_by_a_compact_model(name: str) -> None:
+    family = FAMILIES[name]
+    problem = family.make(size=family.sizes[0], seed=6)
+    settings = SolveSettings(
+        objective=family.objective, last_stage=LastStage.SERVED, deadline_seconds=60.0
+    )
+
+    ours = solve(problem, settings=settings)
+    theirs = solve(problem, settings=replace(settings, method=Method.CP_SAT))
+
+    assert verify(problem, ours) == ()
+    assert ours.rung in ("fast", "lowest")
+    assert (ours.stages == ()) == (theirs.stages == ())
+    for one, other in zip(ours.stages, theirs.stages, strict=True):
+        size = max(abs(other.objective), 1e-9)
+        assert abs(one.objective - other.objective) <= 2e-6 * size
+        # Floors are minimised, the others maximised: neither bound refutes the other's plan.
+        sign = -1.0 if one.name == "floors" else 1.0
+        assert sign * (one.bound - other.objective) >= -1e-9 * size
+        assert sign * (other.bound - one.objective) >= -1e-9 * size
