@@ -59,8 +59,8 @@ class SolveSettings:
     last_stage: LastStage = LastStage.GIVE_BACK
     """Default: give_back, all of them."""
     relative_gap: float = 1e-6
-    """A stage may stop, and counts as optimal, at this relative gap; default 1e-6. With one cap
-    and few deployments the proof is complete whatever this says."""
+    """A stage may stop, and counts as optimal, at this relative gap; default 1e-6. The plan
+    states the gap it proved, which is often smaller."""
     stage_tolerance: float = 1e-9
     """Loss of the floors' value that later stages may cause, relative where it exceeds 1;
     default 1e-9, at most 1e-8 so that the independent check agrees."""
